@@ -1,0 +1,80 @@
+# The book's commands. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Whole notebooks go to the two workers, never single cells.
+PYTEST ?= $(BIN)/pytest --nbval -n 2 --dist loadscope
+# A CPU build of torch; where your index has none, name another: TORCH=torch==2.13.0, or pass TORCH_OPTIONS to pip.
+TORCH ?= torch==2.13.0+cpu
+TORCH_OPTIONS ?=
+# The oldest Keras that lib promises to run on, read from where it is promised.
+KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.py)
+export PYTHONPATH := .
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: help book test test-backends coverage lab execute bench gpu address lock clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
+
+book: .venv/ready ## build the site and say which page to open
+	@$(BIN)/python -m lib.press.site
+
+test: .venv/ready ## lint, build the site, run unit tests, page tests and every notebook
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/python -m lib.press.site
+	$(PYTEST)
+
+test-backends: .venv/ready ## run the tests of lib's layers on JAX, on torch and on the oldest Keras
+	$(BIN)/pip install -q -r requirements-backends.txt
+	$(BIN)/pip install -q $(TORCH_OPTIONS) '$(TORCH)' || echo 'No CPU build of $(TORCH) was found: see TORCH and TORCH_OPTIONS in the Makefile.'
+	$(BIN)/pip install -q --no-deps --upgrade --target .venv/keras-minimum keras==$(KERAS_MINIMUM)
+	KERAS_BACKEND=jax $(BIN)/pytest -m backends tests
+	KERAS_BACKEND=torch $(BIN)/pytest -m backends tests
+	PYTHONPATH=.venv/keras-minimum:. $(BIN)/pytest -m backends tests
+
+coverage: .venv/ready ## measure how much of lib the unit tests reach, all backends together
+	for backend in tensorflow jax torch; do \
+	  KERAS_BACKEND=$$backend $(BIN)/pytest tests -q --cov --cov-append --cov-report= -m "not browser"; done
+	$(BIN)/coverage report --show-missing --skip-covered
+
+lab: .venv/ready ## open JupyterLab at the chapters
+	$(BIN)/jupyter lab --notebook-dir=. book
+
+execute: .venv/ready ## re-run the notebooks and store their outputs and claims
+	$(BIN)/python -m lib.press.execute
+
+bench: .venv/ready ## measure lib against its peers
+	$(BIN)/pip install -q -r requirements-bench.txt
+	$(BIN)/pytest tests/bench -o python_files='bench_*.py' --benchmark-only --benchmark-columns=min,median,rounds
+
+gpu: .venv/ready ## record the experiments at GPU scale on the device at hand
+	for module in $$(ls lib/experiments | sed -n 's/^\([a-z]*\)\.py$$/\1/p'); do \
+	  $(BIN)/python -m lib.experiments.$$module --scale gpu; done
+	$(BIN)/python -m lib.press.execute --measure
+
+address: .venv/ready ## stamp the public address: make address URL=https://github.com/org/repo
+	@$(BIN)/python -m lib.press.address $(URL)
+
+lock: ## pin the dependencies of requirements.txt again, with hashes
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
+	  requirements.txt -o requirements.lock
+
+clean: ## remove what was built, but no data and no recorded run
+	rm -rf _build .venv .hypothesis .ruff_cache .pytest_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is made last, so an interrupted installation is taken up again.
+.venv/ready: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 11) <= v <= (3, 13) else f"make: Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
+	@echo 'Installing the pinned requirements into .venv …'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@

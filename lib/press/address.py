@@ -1,0 +1,127 @@
+"""Stamp the book's public address where it is needed: ``python -m lib.press.address [URL]``.
+
+The address stands in one place, ``[tool.book]`` of ``pyproject.toml``; the repository buttons of the site, the
+Colab badges and the setup cells are stamped from it. Unset, the pages show no dead button, and a setup
+cell that needs the address says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from pathlib import Path
+
+from lib.press import notebooks
+
+SETUP_CELL = '''\
+# Setup: where the book is not at hand (on Colab), fetch it; then make `lib` importable.
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+ADDRESS = "{address}"
+here = pathlib.Path.cwd()
+root = next((folder for folder in [here, *here.parents] if (folder / "lib" / "workbench").is_dir()), None)
+if root is None:
+    root = here / "proof-by-running"
+    if not root.exists():
+        if not ADDRESS:
+            raise RuntimeError("This copy of the book has no public address yet: run `make address URL=…` in a checkout, "
+                               "or open the notebook inside the repository.")
+        subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, str(root)], check=True)
+    os.chdir(root / "book")
+if str(root) not in sys.path:
+    sys.path.insert(0, str(root))
+if importlib.util.find_spec("google.colab"):
+    from lib.workbench import colab
+
+    colab.prepare()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow in the outputs
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")'''
+
+_BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
+_MARKS = ("# address: begin", "# address: end")
+
+
+def address(root: Path = notebooks.ROOT) -> str:
+    """The book's address, empty if it is not decided."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["tool"]["book"]["address"]
+
+
+def stamp(url: str, root: Path = notebooks.ROOT) -> None:
+    """Write the address into ``pyproject.toml``, ``_config.yml`` and every notebook.
+
+    Args:
+        url: what ``git clone`` understands; empty to unset. Buttons and badges appear for GitHub only.
+        root: the repository to stamp.
+
+    Raises:
+        ValueError: ``url`` has a space or a quote in it.
+    """
+    if re.search(r"[\s\"'\\]", url):
+        raise ValueError(f"URL must be a plain address without spaces or quotes, got {url!r}")
+    url = url.removesuffix("/").removesuffix(".git") if is_github(url) else url
+    _replace(root / "pyproject.toml", r'^address = ".*"$', f'address = "{url}"')
+    _replace(root / "_config.yml", rf"^{_MARKS[0]}.*?^{_MARKS[1]}$", _buttons(url))
+    for path in notebooks.chapters(root):
+        notebook = notebooks.read(path)
+        for cell in notebook.cells:
+            if notebooks.SETUP in notebooks.tags(cell):
+                cell.source = SETUP_CELL.format(address=url)
+            elif notebooks.COST in notebooks.tags(cell):
+                cell.source = _with_badge(cell.source, badge(url, path))
+        notebooks.write(path, notebook)
+
+
+def is_github(url: str) -> bool:
+    """Whether the address is one that Colab and the site's buttons can open."""
+    return re.match(r"https://github\.com/[^/]+/[^/]+", url) is not None
+
+
+def badge(url: str, path: Path) -> str:
+    """The Colab badge of a notebook in Markdown; empty where there is nothing it could open."""
+    if not is_github(url):
+        return ""
+    place = url.removeprefix("https://github.com/")
+    return _BADGE.format(url=f"https://colab.research.google.com/github/{place}/blob/main/book/{path.name}")
+
+
+def _with_badge(source: str, badge: str) -> str:
+    """The cost cell with the badge as its last paragraph, or without one."""
+    paragraphs = [part for part in source.split("\n\n") if not part.startswith("[![Open in Colab]")]
+    return "\n\n".join([*paragraphs, badge] if badge else paragraphs)
+
+
+def _buttons(url: str) -> str:
+    lines = [f"{_MARKS[0]} (stamped by `make address URL=…`)"]
+    if is_github(url):
+        lines += [
+            f"repository: {{url: {url}, branch: main, path_to_book: ''}}",
+            "launch_buttons: {colab_url: 'https://colab.research.google.com'}",
+        ]
+    return "\n".join([*lines, _MARKS[1]])
+
+
+def _replace(path: Path, pattern: str, text: str) -> None:
+    """Replace the one place in a file that matches the pattern."""
+    old = path.read_text(encoding="utf8")
+    new, count = re.subn(pattern, lambda _: text, old, flags=re.M | re.S)
+    if count != 1:
+        raise ValueError(f"{path.name} must hold exactly one place for the address, found {count}")
+    path.write_text(new, encoding="utf8")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Stamp the book's public address; without one, unset it.")
+    parser.add_argument("url", nargs="?", default="")
+    options = parser.parse_args()
+    stamp(options.url)
+    print(f"The book's address is {options.url or 'unset'}.")
+
+
+if __name__ == "__main__":
+    main()

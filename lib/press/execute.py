@@ -1,0 +1,169 @@
+"""Run the notebooks and store what they show: ``python -m lib.press.execute [notebook …]``.
+
+The stored outputs are the book. A second run changes nothing: a notebook whose code, imports and recorded
+runs are unchanged, and whose compared outputs come out the same, stays as it is to the byte.
+``--measure`` only records time and memory on this device and leaves notebooks and claims alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
+from tqdm import tqdm
+
+from lib.press import notebooks
+from lib.workbench import claims, measure, records
+
+WORDS_A_MINUTE = 180  # technical prose, read with care
+COMMAND = "make execute"
+
+#: Asks the kernel for its own peak memory and device, after the last cell.
+_EPILOGUE = """
+import json, resource, sys
+from lib.workbench import measure
+_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"peak_memory_bytes": _peak, "device": measure.device().name, "kind": measure.device().kind,
+                  "versions": measure.versions()}))
+"""
+
+
+def run(path: Path, claims_file: Path) -> tuple[NotebookNode, dict]:
+    """Execute a notebook in a kernel of its own.
+
+    Args:
+        path: the notebook; the file itself is not touched.
+        claims_file: where its ledger hands over the claims.
+
+    Returns:
+        The executed notebook, and the execution's record: seconds, peak memory, device, versions.
+
+    Raises:
+        CellExecutionError: a cell failed.
+        ValueError: a cell wrote to stderr, which would be stored in the book.
+    """
+    notebook = notebooks.read(path)
+    # Under this variable ipykernel captures no C-level stderr, just as when nbval runs the notebook.
+    environment = os.environ | {
+        claims.RECORD_VARIABLE: str(claims_file),
+        "PYTEST_CURRENT_TEST": "make execute",
+    }
+    ask = new_code_cell(_EPILOGUE)
+    client = NotebookClient(
+        new_notebook(cells=[*notebook.cells, ask], metadata=notebook.metadata),
+        timeout=3600,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    start = time.perf_counter()
+    client.execute(env=environment)
+    record = json.loads(ask.outputs[0].text)
+    record["seconds"] = round(time.perf_counter() - start, 1)
+    for cell in notebooks.code(notebook):
+        if any(output.get("name") == "stderr" for output in cell.outputs):
+            raise ValueError(f"{path.name}: a cell wrote to stderr, which must not be stored:\n{cell.source}")
+    return notebook, record
+
+
+def same_outputs(old: NotebookNode, new: NotebookNode) -> bool:
+    """Whether two runs of the same cells agree wherever nbval would compare them."""
+
+    def compared(notebook: NotebookNode) -> list:
+        return [
+            [_without_addresses(output) for output in cell.outputs]
+            for cell in notebook.cells
+            if cell.cell_type == "code" and notebooks.UNCOMPARED not in notebooks.tags(cell)
+        ]
+
+    return compared(old) == compared(new)
+
+
+def _without_addresses(output: NotebookNode) -> str:
+    output = {key: value for key, value in output.items() if key != "execution_count"}
+    return re.sub(r"0x[0-9a-f]{6,}", "ADDRESS", json.dumps(output, sort_keys=True))
+
+
+def cost_line(path: Path, root: Path = notebooks.ROOT) -> str:
+    """What reading and running a chapter costs, as measured: the first line of its cost cell."""
+    words = sum(
+        len(cell.source.split()) for cell in notebooks.read(path).cells if notebooks.SOLUTION not in notebooks.tags(cell)
+    )
+    parts = [f"{max(5, 5 * round(words / WORDS_A_MINUTE / 5))} minutes to read"]
+    for kind in ("cpu", "gpu"):
+        file = notebooks.measured(path, root) / f"execution.{kind}.json"
+        if file.exists():
+            record = json.loads(file.read_text(encoding="utf8"))
+            memory = record["peak_memory_bytes"] / 2**30
+            parts.append(f"{record['seconds']:.0f} s and {memory:.1f} GiB to run on {record['device']}")
+        elif kind == "gpu":
+            parts.append("not yet run on a GPU")
+    return f"**Cost:** {' · '.join(parts)}."
+
+
+def stamp(path: Path, root: Path = notebooks.ROOT) -> None:
+    """Write the measured cost into the chapter's cost cell, if it says something else."""
+    notebook = notebooks.read(path)
+    line = cost_line(path, root)
+    for cell in notebook.cells:
+        if notebooks.COST in notebooks.tags(cell):
+            _, *rest = cell.source.split("\n")
+            cell.source = "\n".join([line, *rest])
+    if notebook != notebooks.read(path):
+        notebooks.write(path, notebook)
+
+
+def execute(path: Path, root: Path = notebooks.ROOT, *, measure_only: bool = False) -> str:
+    """Execute one notebook and store its outputs, claims and cost.
+
+    Returns:
+        ``"unchanged"``, ``"stored"`` or ``"measured"``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        claimed = Path(folder) / "claims.json"
+        notebook, record = run(path, claimed)
+        kind = record.pop("kind")
+        file = notebooks.measured(path, root) / f"execution.{kind}.json"
+        mark = notebooks.fingerprint(path, root)
+        before = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
+        fresh = before.get("fingerprint") == mark and same_outputs(notebooks.read(path), notebook)
+        fresh = fresh and notebooks.claims(path, root).exists() == claimed.exists()
+        if not fresh or measure_only:
+            record |= {"command": COMMAND, "date": datetime.date.today().isoformat(), "fingerprint": mark}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            records.write_json(file, record)
+        if not fresh and not measure_only:
+            if claimed.exists():
+                claimed_list = json.loads(claimed.read_text(encoding="utf8"))
+                notebooks.claims(path, root).parent.mkdir(parents=True, exist_ok=True)
+                records.write_json(notebooks.claims(path, root), claimed_list)
+            notebooks.write(path, notebook)
+    stamp(path, root)
+    return "measured" if measure_only else "unchanged" if fresh else "stored"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run notebooks and store their outputs.")
+    parser.add_argument("notebook", nargs="*", type=Path, help="default: every chapter")
+    parser.add_argument("--measure", action="store_true", help="record time and memory, store nothing else")
+    options = parser.parse_args()
+    paths = [path.resolve() for path in options.notebook] or notebooks.chapters()
+    for path in (bar := tqdm(paths, unit="notebook", disable=not sys.stderr.isatty())):
+        bar.set_description(path.stem)
+        tqdm.write(f"{path.stem}: {execute(path, measure_only=options.measure)} ({measure.device().kind})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What the press knows of a notebook: its files, its cells by tag, and the code it depends on."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Tags with a meaning: the setup cell, the cost line, a folded solution, an output nbval does not compare.
+SETUP, COST, SOLUTION, UNCOMPARED = "setup", "cost", "hide-cell", "nbval-ignore-output"
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """The chapters' notebooks in their order."""
+    return sorted((root / "book").glob("[0-9][0-9]-*.ipynb"))
+
+
+def read(path: Path) -> NotebookNode:
+    """The notebook in the current format."""
+    return nbformat.read(path, as_version=4)
+
+
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Store the notebook, with nothing in its metadata that depends on the machine."""
+    notebook.metadata = NotebookNode(
+        {
+            "accelerator": "GPU",  # Colab: preselect a GPU runtime
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    nbformat.validate(notebook)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf8")
+    temporary.replace(path)
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """The tags of a cell, empty if it has none."""
+    return cell.metadata.get("tags", [])
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells, the setup cell left out: it is the same in every notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and SETUP not in tags(cell)]
+
+
+def imported_files(source: str, root: Path = ROOT) -> set[Path]:
+    """The files of ``lib`` that a piece of Python imports, directly or through each other.
+
+    Example:
+        >>> sorted(path.name for path in imported_files("from lib.workbench import exercises"))
+        ['__init__.py', '__init__.py', 'exercises.py']
+    """
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        for name in _imported_names(waiting.pop()):
+            for path in _files_of(name, root) - found:
+                found.add(path)
+                waiting.append(path.read_text(encoding="utf8"))
+    return found
+
+
+def _imported_names(source: str) -> Iterator[str]:
+    """The dotted names under ``lib`` that the source imports; ``from lib import x`` gives ``lib.x``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "lib")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lib":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files_of(name: str, root: Path) -> set[Path]:
+    """The files that importing a dotted name loads: the packages on the way, and the module itself."""
+    parts = name.split(".")
+    paths = {root.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)}
+    paths |= {root.joinpath(*parts[:depth]).with_suffix(".py") for depth in range(1, len(parts) + 1)}
+    return {path for path in paths if path.is_file()}
+
+
+def fingerprint(path: Path, root: Path = ROOT) -> str:
+    """Hash of everything that decides a notebook's outputs: its code, the code it imports, its recorded runs.
+
+    Args:
+        path: the notebook.
+        root: the repository.
+
+    Returns:
+        A SHA-256 in hexadecimal. Prose and the setup cell do not count; the recorded runs of the chapter do,
+        except the record of the execution itself.
+    """
+    cells = [cell.source for cell in code(read(path))]
+    files = imported_files("\n".join(cells), root)
+    files |= {file for file in measured(path, root).glob("*.json") if not file.name.startswith("execution.")}
+    digest = hashlib.sha256("\0".join(cells).encode())
+    for file in sorted(files):
+        digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def measured(path: Path, root: Path = ROOT) -> Path:
+    """The folder of a chapter's recorded runs."""
+    return root / "data" / "measured" / path.stem
+
+
+def claims(path: Path, root: Path = ROOT) -> Path:
+    """The file of a chapter's claims."""
+    return root / "data" / "claims" / f"{path.stem}.json"

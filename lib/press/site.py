@@ -1,0 +1,111 @@
+"""Build the site and check that it is whole: ``python -m lib.press.site``.
+
+An unpinned or misconfigured builder can succeed and leave empty pages behind, so the build ends by opening
+every page: it must exist, hold text, and carry no trace of a failed cell or of raw markup.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import yaml
+
+from lib.press import notebooks
+
+SITE = Path("_build/html")
+#: A chapter with fewer words than this did not survive the build.
+LEAST_WORDS = {"chapter": 800, "page": 20}
+
+
+class SiteError(RuntimeError):
+    """The site was not built, or a page of it is not what it should be."""
+
+
+def documents(root: Path = notebooks.ROOT) -> list[str]:
+    """The documents of the book in reading order, without ending, such as ``book/01-angles``."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def build(root: Path = notebooks.ROOT) -> Path:
+    """Build the HTML with warnings as errors.
+
+    Returns:
+        The path of the page to open.
+
+    Raises:
+        SiteError: the builder failed, or a page is missing, empty or broken.
+    """
+    command = "from jupyter_book.cli.main import main; main()"
+    arguments = ["build", ".", "-W", "-n", "--keep-going", "-q"]
+    if subprocess.run([sys.executable, "-c", command, *arguments], cwd=root).returncode:
+        raise SiteError("the build failed; its warnings stand above")
+    if problems := [f"{document}: {problem}" for document in documents(root) for problem in check(document, root)]:
+        raise SiteError("the pages were built but are not whole:\n" + "\n".join(problems))
+    return root / SITE / "index.html"
+
+
+def check(document: str, root: Path = notebooks.ROOT) -> list[str]:
+    """What is wrong with a built page, as a list of sentences; empty if nothing is."""
+    page = root / SITE / f"{document}.html"
+    if not page.exists():
+        return ["the page does not exist"]
+    text = article(page.read_text(encoding="utf8"))
+    kind = "chapter" if re.match(r"book/\d\d-", document) else "page"
+    problems = []
+    if (words := len(text.split())) < LEAST_WORDS[kind]:
+        problems.append(f"it holds {words} words, fewer than {LEAST_WORDS[kind]}")
+    for trace in ("Traceback (most recent call last)", ":::", "{cite", "{ref}", "{eq}"):
+        if trace in text:
+            problems.append(f"it shows {trace!r}")
+    return problems
+
+
+def article(page: str) -> str:
+    """The text of a page's article, without its code, formulas left as they are.
+
+    Example:
+        >>> article("<nav>menu</nav><article>One <b>two</b><pre>code</pre></article>").split()
+        ['One', 'two']
+    """
+    reader = _Article()
+    reader.feed(page)
+    return " ".join(reader.parts)
+
+
+class _Article(HTMLParser):
+    """Collects what stands inside ``<article>`` and outside ``<pre>``, scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.inside = self.outside = 0
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:  # noqa: ARG002
+        self.inside += tag == "article"
+        self.outside += tag in ("pre", "script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside -= tag == "article"
+        self.outside -= tag in ("pre", "script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and not self.outside:
+            self.parts.append(data)
+
+
+def main() -> None:
+    """The command line: build, check, say which page to open."""
+    try:
+        page = build()
+    except SiteError as error:
+        sys.exit(f"make book: {error}")
+    print(f"The book is built. Open {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a notebook stands on: data, claims, measurements, figures and exercises."""

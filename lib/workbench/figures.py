@@ -1,0 +1,226 @@
+"""One style for every figure, and figures a reader can explore without a server.
+
+A figure is an SVG whose bytes depend on its content alone, so that a stored figure can be compared with a
+new one as text. Colours come from Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which stays
+legible with colour-vision deficiencies, and no meaning rests on colour only: lines differ in dash or marker too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.figure import Figure
+
+#: Okabe and Ito's palette without yellow, which is too pale on paper.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, INK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#333333",
+)
+#: The colours of curves, in the order in which a figure should use them.
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
+#: The dashes that go with them, so that a figure survives a black-and-white print.
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
+
+_STYLE = {
+    "figure.figsize": (7.0, 3.4),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
+    "axes.grid": True,
+    "grid.color": "#b0b0b0",
+    "grid.alpha": 0.4,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "font.family": "DejaVu Sans",  # shipped with Matplotlib: the same glyphs on every machine
+    "font.size": 10,
+    "mathtext.fontset": "dejavusans",
+    "image.cmap": "cividis",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "proof by running",  # without a salt the ids inside an SVG are random
+}
+
+
+def use_book_style() -> None:
+    """Apply the book's style, and let Jupyter show figures as reproducible SVG.
+
+    Example:
+        >>> use_book_style()
+        >>> mpl.rcParams["axes.spines.top"]
+        False
+    """
+    mpl.rcParams.update(_STYLE)
+    try:
+        from IPython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:  # no Jupyter here: figures are written by `svg` alone
+        return
+    if get_ipython() is not None:
+        set_matplotlib_formats("svg", bbox_inches="tight", metadata={"Date": None})
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text that depends on its content alone.
+
+    Args:
+        figure: any Matplotlib figure; it stays open.
+
+    Returns:
+        The ``<svg …>`` element, without XML header, date or comments, coordinates rounded to 1/100 point.
+
+    Example:
+        >>> figure, axes = plt.subplots()
+        >>> svg(figure).startswith("<svg") and svg(figure) == svg(figure)
+        True
+        >>> plt.close(figure)
+    """
+    with mpl.rc_context({"svg.hashsalt": _STYLE["svg.hashsalt"]}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].rstrip()
+    text = re.sub(r"\s*<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
+    return re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+
+
+class Explorable:
+    """A row of precomputed figures under a slider: self-contained HTML, no server, no library.
+
+    Every frame is an image of its own with its own alternative text; the slider shows one and hides the
+    others. Without scripts, in print and wherever HTML is sanitised, the frame chosen as ``start`` stands.
+
+    Args:
+        frames: figures as SVG text (see `svg`), at least two.
+        labels: one short label a frame, such as ``"n = 10"``; it is shown and read out beside the slider.
+        name: what the slider sets, such as ``"Dimension"``.
+        alt: alternative text shared by the frames; the frame's label is added to it.
+        start: index of the frame that stands first.
+
+    Raises:
+        ValueError: fewer than two frames, labels that do not match, ``start`` out of range, empty texts.
+
+    Example:
+        >>> e = Explorable(["<svg/>", "<svg></svg>"], ["n = 2", "n = 3"], name="Dimension", alt="A curve")
+        >>> e.html.count("<img"), 'type="range"' in e.html
+        (2, True)
+    """
+
+    def __init__(
+        self, frames: Sequence[str], labels: Sequence[str], *, name: str, alt: str, start: int = 0
+    ) -> None:
+        if len(frames) < 2:
+            raise ValueError(f"frames must hold at least two figures, got {len(frames)}")
+        if len(labels) != len(frames):
+            raise ValueError(f"labels must match the {len(frames)} frames one to one, got {len(labels)}")
+        if not 0 <= start < len(frames):
+            raise ValueError(f"start must be an index of a frame, 0 to {len(frames) - 1}, got {start}")
+        if not name.strip() or not alt.strip():
+            raise ValueError("name and alt must not be empty: a screen reader reads them out")
+        self.frames, self.labels, self.name, self.alt, self.start = (
+            list(frames),
+            list(labels),
+            name,
+            alt,
+            start,
+        )
+
+    @property
+    def html(self) -> str:
+        """The whole figure as one HTML element."""
+        identity = hashlib.sha256("".join([self.name, *self.labels, *self.frames]).encode()).hexdigest()[:8]
+        images = "".join(self._image(i) for i in range(len(self.frames)))
+        labels = html.escape("|".join(self.labels), quote=True)
+        react = (
+            "const f=this.closest('figure'),l=this.dataset.labels.split('|')[this.value];"
+            "f.querySelectorAll('img').forEach((m,i)=>m.style.display=i==this.value?'block':'none');"
+            "f.querySelector('output').textContent=l;this.setAttribute('aria-valuetext',l)"
+        )
+        return (
+            f'<figure class="explorable" style="margin:0">{images}'
+            f'<figcaption style="display:flex;gap:.8em;align-items:center;flex-wrap:wrap">'
+            f'<label for="range-{identity}">{html.escape(self.name)}</label>'
+            f'<input id="range-{identity}" type="range" min="0" max="{len(self.frames) - 1}" step="1" '
+            f'value="{self.start}" data-labels="{labels}" '
+            f'aria-valuetext="{html.escape(self.labels[self.start], quote=True)}" '
+            f'style="flex:1 1 12em;min-width:8em" oninput="{react}">'
+            f'<output for="range-{identity}" style="min-width:6em">{html.escape(self.labels[self.start])}</output>'
+            f"</figcaption></figure>"
+        )
+
+    def _image(self, index: int) -> str:
+        data = base64.b64encode(self.frames[index].encode()).decode()
+        alt = html.escape(f"{self.alt} ({self.labels[index]})", quote=True)
+        shown = "block" if index == self.start else "none"
+        return (
+            f'<img alt="{alt}" style="display:{shown};max-width:100%" src="data:image/svg+xml;base64,{data}">'
+        )
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return f"Explorable({self.name}: {self.labels[0]} … {self.labels[-1]}, {len(self.frames)} frames)"
+
+
+def explore(
+    draw: Callable[[Any], Figure],
+    values: Sequence[Any],
+    *,
+    name: str,
+    alt: str,
+    label: Callable[[Any], str] = str,
+    start: int = 0,
+) -> Explorable:
+    """Draw one frame a value and put them under a slider.
+
+    Args:
+        draw: makes the figure of one value; the figure is closed afterwards.
+        values: what the slider runs through, at least two.
+        name: what the slider sets, such as ``"Dimension"``.
+        alt: alternative text shared by the frames.
+        label: the text of a value beside the slider.
+        start: index of the value that stands first.
+
+    Returns:
+        The explorable figure; as the last value of a cell it shows itself.
+
+    Example:
+        >>> def draw(n):
+        ...     figure, axes = plt.subplots()
+        ...     axes.plot([0, n])
+        ...     return figure
+        >>> explore(draw, [1, 2], name="n", alt="A line", label=lambda n: f"n = {n}").labels
+        ['n = 1', 'n = 2']
+    """
+    frames = []
+    for value in values:
+        figure = draw(value)
+        frames.append(svg(figure))
+        plt.close(figure)
+    return Explorable(frames, [label(value) for value in values], name=name, alt=alt, start=start)
