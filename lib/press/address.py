@@ -29,8 +29,8 @@ if root is None:
     root = here / "proof-by-running"
     if not root.exists():
         if not ADDRESS:
-            raise RuntimeError("This copy of the book has no public address yet: run `make address URL=…` in a checkout, "
-                               "or open the notebook inside the repository.")
+            raise RuntimeError("This copy of the book has no public address yet: run `make address URL=…` in "
+                               "a checkout, or open the notebook inside the repository.")
         subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, str(root)], check=True)
     os.chdir(root / "book")
 if str(root) not in sys.path:
@@ -39,8 +39,7 @@ if importlib.util.find_spec("google.colab"):
     from lib.workbench import colab
 
     colab.prepare()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow in the outputs
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")'''
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow in the outputs'''
 
 _BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
 _MARKS = ("# address: begin", "# address: end")

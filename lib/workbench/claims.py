@@ -223,8 +223,8 @@ class Ledger:
                 f"number must be {self.number}.1 to {self.number}.{len(self.claims) + 1} here, got {number!r}"
             )
         check = Check(statement, measured, band, counterexample)
-        tier = "live" if record is None else f"recorded on {record.tier.upper()}"
-        device = measure.device().name if record is None else record.device
+        tier = "live" if record is None else f"recorded on {record.scale.upper()}"
+        device = measure.device().name if record is None else record.device.name
         claim = Claim(number, check, replacement, tier, device)
         self.claims[int(position) - 1 :] = [claim]
         print(claim)

@@ -1,0 +1,180 @@
+"""The chapters as files: stored outputs are complete and current, and read the same everywhere."""
+
+import ast
+import json
+import re
+
+import pytest
+
+from lib.press import address, execute, notebooks
+
+ROOT = notebooks.ROOT
+CHAPTERS = notebooks.chapters()
+every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def prose(path) -> str:
+    return "\n\n".join(cell.source for cell in notebooks.read(path).cells if cell.cell_type == "markdown")
+
+
+def test_there_are_chapters_and_the_book_lists_them_all():
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf8")
+    assert [path.stem for path in CHAPTERS] == re.findall(r"book/(\d\d-\w+)", toc) != []
+
+
+@every_chapter
+def test_a_chapter_is_named_after_its_module_and_its_experiments(path):
+    idea = path.stem.split("-")[1]
+    for part in (f"lib/{idea}.py", f"lib/experiments/{idea}.py", f"tests/test_{idea}.py"):
+        assert (ROOT / part).is_file()
+
+
+@every_chapter
+def test_every_code_cell_was_run_in_order(path):
+    # A cell without a count is run but not compared by nbval: it would only look tested.
+    counts = [cell.execution_count for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@every_chapter
+def test_no_output_holds_an_error_or_a_warning(path):
+    for cell in notebooks.code(notebooks.read(path)):
+        for output in cell.outputs:
+            assert output.get("name") != "stderr"
+            assert output.output_type != "error"
+
+
+@every_chapter
+def test_what_is_stored_is_current(path):
+    # Stale means: the code, what it imports or its recorded runs have changed since `make execute`.
+    record = json.loads((notebooks.measured(path) / "execution.cpu.json").read_text(encoding="utf8"))
+    assert record["fingerprint"] == notebooks.fingerprint(path), "stale: run `make execute`"
+
+
+@every_chapter
+def test_claims_are_numbered_recorded_and_shown(path):
+    number = str(int(path.stem.split("-")[0]))
+    claims = json.loads(notebooks.claims(path).read_text(encoding="utf8"))
+    assert [claim["id"] for claim in claims] == [f"{number}.{k}" for k in range(1, len(claims) + 1)] != []
+    shown = "".join(
+        output.get("text", "") for cell in notebooks.code(notebooks.read(path)) for output in cell.outputs
+        if notebooks.UNCOMPARED not in notebooks.tags(cell)
+    )
+    for claim in claims:
+        assert f"Claim {claim['id']} {claim['verdict']}: {claim['statement']}\n" in shown
+        assert set(claim) >= {"value", "interval", "band", "counterexample", "tier", "device"}
+
+
+@every_chapter
+def test_every_claim_is_checked_by_a_measurement(path):
+    # A number typed as the measured value would be a hard-coded verdict.
+    for cell in notebooks.code(notebooks.read(path)):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("claims.claim", "Check"):
+                measured = node.args[2 if ast.unparse(node.func) == "claims.claim" else 1]
+                assert any(isinstance(part, ast.Name) for part in ast.walk(measured)), ast.unparse(node)
+
+
+@every_chapter
+def test_every_figure_has_alternative_text_of_its_own(path):
+    alts = []
+    for cell in notebooks.code(notebooks.read(path)):
+        images = [output for output in cell.outputs if any(key.startswith("image/") for key in output.get("data", {}))]
+        if images:
+            assert len(images) == 1, "one figure a cell"
+            alts.append(cell.metadata["mystnb"]["image"]["alt"])
+    assert all(len(alt.split()) >= 8 for alt in alts)
+    assert len(set(alts)) == len(alts)
+
+
+@every_chapter
+def test_cells_stay_short(path):
+    lines = sorted(len([line for line in cell.source.split("\n") if line.strip()])
+                   for cell in notebooks.code(notebooks.read(path)))
+    assert lines[-1] <= 25
+    assert lines[len(lines) // 2] <= 10
+    assert sum(lines) <= 280
+
+
+@every_chapter
+def test_a_notebook_reads_the_same_everywhere(path):
+    # No MyST directive or role: Colab and GitHub would show it raw. `\\` beside `\tag` breaks MathJax on the page.
+    text = prose(path)
+    assert not re.search(r"^:::|^```\{|\{[a-z:-]+\}`", text, re.M)
+    for formula in re.findall(r"\$\$.*?\$\$", text, re.S):
+        assert not ("\\tag" in formula and "\\\\" in formula), formula
+    assert "/work/" not in text
+    assert "http" not in "".join(cell.source for cell in notebooks.code(notebooks.read(path)))
+
+
+@every_chapter
+def test_every_chapter_has_the_same_shape(path):
+    headings = re.findall(r"^## (.+)$", prose(path), re.M)
+    assert headings[0] == "The question"
+    assert headings[-4:] == ["Claims", "Beyond the article", "Exercises", "Sources"]
+    first, cost, setup = notebooks.read(path).cells[:3]
+    assert re.fullmatch(r"# .+\n\n.+", first.source), "title and one-sentence thesis"
+    assert notebooks.COST in notebooks.tags(cost)
+    assert "**You need:**" in cost.source
+    assert notebooks.tags(setup) == [notebooks.SETUP, "remove-cell"]
+
+
+@every_chapter
+def test_the_setup_cell_is_the_stamped_one(path):
+    cell = notebooks.read(path).cells[2]
+    assert cell.source == address.SETUP_CELL.format(address=address.address())
+
+
+@every_chapter
+def test_the_cost_line_is_the_measured_one(path):
+    assert notebooks.read(path).cells[1].source.split("\n")[0] == execute.cost_line(path)
+
+
+@every_chapter
+def test_every_proposition_names_a_test_that_exists(path):
+    text = prose(path)
+    number = str(int(path.stem.split("-")[0]))
+    propositions = re.findall(r"^### Proposition (\S+)$", text, re.M)
+    assert propositions == [f"{number}.{k}" for k in range(1, len(propositions) + 1)] != []
+    for part in re.split(r"^### Proposition ", text, flags=re.M)[1:]:
+        assert re.search(r"Test: `tests/\w+\.py::\w+`", part), f"Proposition {part[:4]} names no test"
+    for file, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", text):
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf8"), re.M), f"{file}::{name}"
+
+
+@every_chapter
+def test_numbered_formulas_are_counted_without_gaps_and_referred_to_correctly(path):
+    number = str(int(path.stem.split("-")[0]))
+    text = prose(path)
+    tags = re.findall(r"\\tag\{(.+?)\}", text)
+    assert tags == [f"{number}.{k}" for k in range(1, len(tags) + 1)]
+    assert {f"({ref})" for ref in re.findall(rf"\(({number}\.\d+)\)", text)} <= {f"({tag})" for tag in tags}
+
+
+@every_chapter
+def test_exercises_are_three_to_six_each_with_a_folded_solution(path):
+    cells = notebooks.read(path).cells
+    questions = re.findall(r"^\*\*Exercise (\S+)\.\*\*", prose(path), re.M)
+    solutions = [cell for cell in cells if notebooks.SOLUTION in notebooks.tags(cell)]
+    assert 3 <= len(questions) == len(solutions) <= 6
+    for cell in solutions:
+        assert cell.metadata["jupyter"]["source_hidden"] is True
+        assert cell.metadata["cellView"] == "form"
+        assert cell.outputs[-1].text.rstrip().endswith("right.")
+
+
+@every_chapter
+def test_every_source_stands_in_the_bibliography(path):
+    known = (ROOT / "book" / "references.bib").read_text(encoding="utf8")
+    for link in re.findall(r"\]\((https?://[^)]+)\)", prose(path)):
+        if "colab" not in link:
+            identifier = link.removeprefix("https://doi.org/").removeprefix("https://arxiv.org/abs/")
+            assert identifier in known, link
+
+
+def test_every_entry_of_the_bibliography_is_used():
+    used = "".join(prose(path) for path in CHAPTERS)
+    used += "".join(path.read_text(encoding="utf8") for path in sorted((ROOT / "lib").rglob("*.py")))
+    for entry in (ROOT / "book" / "references.bib").read_text(encoding="utf8").split("@")[1:]:
+        links = re.findall(r"(?:url|doi|eprint) = \{([^}]+)\}", entry)
+        assert any(link in used for link in links), entry.split(",")[0]

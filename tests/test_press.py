@@ -1,0 +1,348 @@
+"""The press: what it stores is complete, current and free of the machine; what it stamps, it stamps everywhere."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lib import KERAS_MINIMUM
+from lib.press import address, execute, notebooks, site
+from lib.workbench import colab
+
+ROOT = notebooks.ROOT
+
+
+def chapter(folder: Path, *sources: str, tags: dict[int, list[str]] | None = None) -> Path:
+    """A small repository with one chapter of a title, a cost cell and these code cells."""
+    (folder / "book").mkdir(exist_ok=True)
+    cells = [
+        new_markdown_cell("# Title\n\nThesis.", id="title"),
+        new_markdown_cell("**Cost:**\n\n**You need:** nothing.", id="cost", metadata={"tags": ["cost"]}),
+    ]
+    for k, source in enumerate(sources):
+        cells.append(new_code_cell(source, id=f"code-{k}", metadata={"tags": (tags or {}).get(k, [])}))
+    path = folder / "book" / "01-angles.ipynb"
+    notebooks.write(path, new_notebook(cells=cells))
+    if not (folder / "lib").exists():
+        (folder / "lib").symlink_to(ROOT / "lib")
+    return path
+
+
+# Notebooks ------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_notebook_says_nothing_of_the_machine(tmp_path):
+    path = chapter(tmp_path, "1")
+    metadata = json.loads(path.read_text())["metadata"]
+    assert metadata == {
+        "accelerator": "GPU",
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    assert not list(path.parent.glob("*.partial"))
+
+
+def test_imports_are_followed_through_the_library():
+    files = {path.name for path in notebooks.imported_files("import lib.experiments.angles\nimport numpy")}
+    assert {"angles.py", "records.py", "__init__.py"} <= files
+    assert "initializers.py" not in files
+    assert notebooks.imported_files("import os") == set()
+
+
+def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_setup(tmp_path):
+    shutil.copytree(ROOT / "lib" / "workbench", tmp_path / "lib" / "workbench", ignore=shutil.ignore_patterns("__py*"))
+    sources = ["print('setup')", "from lib.workbench import exercises"]
+    path = chapter(tmp_path, *sources, tags={0: ["setup"]})
+    first = notebooks.fingerprint(path, tmp_path)
+
+    notebook = notebooks.read(path)
+    notebook.cells[0].source += " More words."
+    notebook.cells[2].source = "print('another address')"
+    notebooks.write(path, notebook)
+    assert notebooks.fingerprint(path, tmp_path) == first
+
+    changed = {}
+    notebook.cells[3].source += "\n1"
+    notebooks.write(path, notebook)
+    changed["code"] = notebooks.fingerprint(path, tmp_path)
+    module = tmp_path / "lib" / "workbench" / "exercises.py"
+    module.write_text(module.read_text() + "\n")
+    changed["import"] = notebooks.fingerprint(path, tmp_path)
+    record = notebooks.measured(path, tmp_path) / "run.cpu.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    changed["record"] = notebooks.fingerprint(path, tmp_path)
+    assert len({first, *changed.values()}) == 4
+    record.with_name("execution.cpu.json").write_text("{}")
+    assert notebooks.fingerprint(path, tmp_path) == changed["record"]
+
+
+# Execution ------------------------------------------------------------------------------------------------
+
+
+def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
+    sources = [
+        "import time\nfrom lib.workbench.claims import Ledger, below\nledger = Ledger('01-angles')",
+        "ledger.claim('1.1', 'A.', 0.5, below(1), counterexample=2)",
+        "print(time.time())\nledger.table()",
+    ]
+    path = chapter(tmp_path, *sources, tags={2: ["nbval-ignore-output"]})
+    assert execute.execute(path, tmp_path) == "stored"
+    record = notebooks.measured(path, tmp_path) / "execution.cpu.json"
+    stored = {file: file.read_bytes() for file in (path, record, notebooks.claims(path, tmp_path))}
+    assert execute.execute(path, tmp_path) == "unchanged"
+    assert stored == {file: file.read_bytes() for file in stored}
+
+    notebook = notebooks.read(path)
+    assert [cell.execution_count for cell in notebook.cells[2:]] == [1, 2, 3]
+    assert notebook.cells[3].outputs[0].text == "Claim 1.1 holds: A.\n"
+    assert notebook.cells[1].source.startswith("**Cost:** 5 minutes to read · ")
+    assert notebook.cells[1].source.endswith("not yet run on a GPU.\n\n**You need:** nothing.")
+    assert json.loads(record.read_text())["peak_memory_bytes"] > 2**24
+
+    notebook.cells[3].source = notebook.cells[3].source.replace("'A.'", "'B.'")
+    notebooks.write(path, notebook)
+    assert execute.execute(path, tmp_path) == "stored"
+    assert json.loads(notebooks.claims(path, tmp_path).read_text())[0]["statement"] == "B."
+
+
+def test_measuring_leaves_the_notebooks_outputs_alone(tmp_path):
+    path = chapter(tmp_path, "print(1)")
+    assert execute.execute(path, tmp_path, measure_only=True) == "measured"
+    assert notebooks.read(path).cells[2].outputs == []
+    assert (notebooks.measured(path, tmp_path) / "execution.cpu.json").exists()
+
+
+def test_what_goes_to_stderr_is_not_stored(tmp_path):
+    path = chapter(tmp_path, "import sys\nprint('careful', file=sys.stderr)")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="stderr"):
+        execute.execute(path, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_outputs_are_the_same_but_for_addresses_and_uncompared_cells():
+    def notebook(text, tags=()):
+        cell = new_code_cell("x", outputs=[new_output("stream", text=text)], metadata={"tags": list(tags)})
+        return new_notebook(cells=[cell])
+
+    assert execute.same_outputs(notebook("<A at 0x7f1234567890>"), notebook("<A at 0x7fffffffffff>"))
+    assert not execute.same_outputs(notebook("1"), notebook("2"))
+    assert execute.same_outputs(notebook("1", ["nbval-ignore-output"]), notebook("2", ["nbval-ignore-output"]))
+
+
+def test_the_cost_line_tells_both_devices(tmp_path):
+    path = chapter(tmp_path, "1")
+    for kind in ("cpu", "gpu"):
+        record = {"seconds": 41.4, "peak_memory_bytes": 3 * 2**29, "device": f"a {kind}"}
+        file = notebooks.measured(path, tmp_path) / f"execution.{kind}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record))
+    assert execute.cost_line(path, tmp_path) == (
+        "**Cost:** 5 minutes to read · 41 s and 1.5 GiB to run on a cpu · 41 s and 1.5 GiB to run on a gpu."
+    )
+
+
+def test_the_command_line_runs_the_notebooks_it_is_given(tmp_path, monkeypatch, capsys):
+    path = chapter(tmp_path, "1")
+    monkeypatch.setattr(sys, "argv", ["execute", str(path), "--measure"])
+    monkeypatch.setattr(execute, "execute", lambda path, measure_only: f"{path.name} {measure_only}")
+    execute.main()
+    assert "01-angles: 01-angles.ipynb True" in capsys.readouterr().out
+
+
+# Site -----------------------------------------------------------------------------------------------------
+
+
+def page(folder: Path, document: str, text: str) -> None:
+    file = folder / site.SITE / f"{document}.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"<nav>{'menu ' * 900}</nav><article>{text}</article>")
+
+
+def test_a_page_that_is_missing_empty_or_raw_is_found(tmp_path):
+    page(tmp_path, "book/01-x", "word " * 900)
+    assert site.check("book/01-x", tmp_path) == []
+    assert site.check("book/02-x", tmp_path) == ["the page does not exist"]
+    page(tmp_path, "book/01-x", "word " * 10 + "<pre>" + "code " * 900 + "</pre>")
+    assert site.check("book/01-x", tmp_path) == ["it holds 10 words, fewer than 800"]
+    page(tmp_path, "book/notes", "word " * 30 + ":::{note}")
+    assert site.check("book/notes", tmp_path) == ["it shows ':::'"]
+
+
+def test_a_failed_build_and_a_broken_page_stop_with_a_sentence(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    outcome = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(site.subprocess, "run", lambda *args, **kwargs: outcome)
+    with pytest.raises(site.SiteError, match="book/index: the page does not exist"):
+        site.build(tmp_path)
+    for document in site.documents(tmp_path):
+        page(tmp_path, document, "word " * 900)
+    assert site.build(tmp_path) == tmp_path / site.SITE / "index.html"
+    outcome.returncode = 1
+    with pytest.raises(site.SiteError, match="the build failed"):
+        site.build(tmp_path)
+
+
+def test_the_command_line_says_which_page_to_open(monkeypatch, capsys):
+    monkeypatch.setattr(site, "build", lambda: Path("index.html"))
+    site.main()
+    assert capsys.readouterr().out == "The book is built. Open index.html\n"
+
+    def fail():
+        raise site.SiteError("no pages")
+
+    monkeypatch.setattr(site, "build", fail)
+    with pytest.raises(SystemExit, match="make book: no pages"):
+        site.main()
+
+
+# Address --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of everything git would commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
+    folder = tmp_path / "checkout"
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    url = "https://github.com/someone/a-book"
+    address.stamp(url + ".git", checkout)
+    assert address.address(checkout) == url
+    assert f"repository: {{url: {url}," in (checkout / "_config.yml").read_text()
+    for path in notebooks.chapters(checkout):
+        cells = notebooks.read(path).cells
+        assert f"github/someone/a-book/blob/main/book/{path.name})" in cells[1].source
+        assert f'ADDRESS = "{url}"' in cells[2].source
+    address.stamp("", checkout)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_only_github_gets_buttons(checkout):
+    address.stamp("file:///somewhere/book.git", checkout)
+    assert "launch_buttons" not in (checkout / "_config.yml").read_text()
+    assert all("colab-badge" not in notebooks.read(path).cells[1].source for path in notebooks.chapters(checkout))
+
+
+@pytest.mark.parametrize("url", ["two words", 'a"b', "a\nb"])
+def test_what_is_no_address_is_refused(url, tmp_path):
+    with pytest.raises(ValueError, match="URL"):
+        address.stamp(url, tmp_path)
+
+
+def test_a_file_without_a_place_for_the_address_is_refused(checkout):
+    (checkout / "pyproject.toml").write_text("[project]\n")
+    with pytest.raises(ValueError, match="pyproject.toml must hold exactly one place"):
+        address.stamp("", checkout)
+
+
+def test_the_command_line_stamps(monkeypatch, capsys):
+    stamped = []
+    monkeypatch.setattr(address, "stamp", stamped.append)
+    monkeypatch.setattr(sys, "argv", ["address"])
+    address.main()
+    assert stamped == [""]
+    assert capsys.readouterr().out == "The book's address is unset.\n"
+
+
+# Colab ----------------------------------------------------------------------------------------------------
+
+
+def on_colab(folder: Path, code: str) -> subprocess.CompletedProcess:
+    """Run code in an empty directory, in a clean environment with a stand-in for google.colab."""
+    (folder / "stand-in" / "google" / "colab").mkdir(parents=True, exist_ok=True)
+    (folder / "stand-in" / "google" / "colab" / "__init__.py").touch()
+    (folder / "empty").mkdir(exist_ok=True)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(folder / "stand-in"),
+        "BOOK_CACHE": os.environ.get("BOOK_CACHE", str(ROOT / "data" / "cache")),
+        "MPLBACKEND": "agg",
+    }
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder / "empty", env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def published(checkout, tmp_path) -> Path:
+    """The checkout, stamped with the address of a bare clone of itself."""
+    bare = tmp_path / "book.git"
+    address.stamp(bare.as_uri(), checkout)
+    git = ["git", "-c", "user.name=book", "-c", "user.email=book@example.org", "-c", "init.defaultBranch=main"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "stamped"]):
+        subprocess.run([*git, *command], cwd=checkout, check=True)
+    subprocess.run([*git, "clone", "-q", "--bare", str(checkout), str(bare)], check=True)
+    return checkout
+
+
+def test_every_setup_cell_fetches_the_book_on_colab_and_may_run_twice(published, tmp_path):
+    setups = {notebooks.read(path).cells[2].source for path in notebooks.chapters(published)}
+    assert len(setups) == 1
+    probe = "\nimport lib, os\nprint(lib.__file__, os.getcwd())"
+    shown = on_colab(tmp_path, setups.pop() + probe)
+    assert shown.returncode == 0, shown.stderr
+    fetched = tmp_path / "empty" / "proof-by-running"
+    assert shown.stdout.split() == [str(fetched / "lib" / "__init__.py"), str(fetched / "book")]
+    again = on_colab(tmp_path, notebooks.read(notebooks.chapters(published)[0]).cells[2].source + probe)
+    assert again.stdout == shown.stdout
+
+
+def test_a_whole_notebook_runs_on_colab(published, tmp_path):
+    notebook = notebooks.read(notebooks.chapters(published)[0])
+    code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    shown = on_colab(tmp_path, code)
+    assert shown.returncode == 0, shown.stderr
+    assert "Claim 1.1 holds" in shown.stdout
+
+
+def test_without_an_address_the_setup_cell_says_what_to_do(tmp_path):
+    shown = on_colab(tmp_path, address.SETUP_CELL.format(address=""))
+    assert shown.returncode != 0
+    assert "run `make address URL=…`" in shown.stderr
+
+
+def test_colab_upgrades_keras_only_where_it_is_too_old(monkeypatch):
+    calls = []
+    monkeypatch.setattr(colab.subprocess, "run", lambda command, check: calls.append(command))
+    monkeypatch.setattr(colab, "_installed", lambda: KERAS_MINIMUM)
+    assert colab.prepare() is False
+    assert calls == []
+    monkeypatch.setattr(colab, "_installed", lambda: "3.7.9")
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    assert colab.prepare() is True
+    assert calls[0][-1] == f"keras>={KERAS_MINIMUM}"
+    monkeypatch.setitem(sys.modules, "keras", object())
+    with pytest.raises(RuntimeError, match="Restart session"):
+        colab.prepare()
+
+
+def test_the_installed_keras_is_known(monkeypatch):
+    assert not colab.is_older(colab._installed(), KERAS_MINIMUM)
+
+    def missing(name):
+        raise colab.PackageNotFoundError(name)
+
+    monkeypatch.setattr(colab, "version", missing)
+    assert colab._installed() == ""
+
+
+def test_notebooks_are_valid():
+    for path in notebooks.chapters():
+        nbformat.validate(notebooks.read(path))
