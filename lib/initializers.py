@@ -113,7 +113,7 @@ class _RandomInitializer(keras.initializers.Initializer):
         Args:
             shape: Shape of the kernel, (n, m) or (*spatial, n, m).
             dtype: A floating dtype; ``keras.config.floatx()`` if None. Half precision is drawn in float32 and
-                then rounded, because no backend factorises (and some sample badly) in half precision.
+                then rounded: not every backend can factorise a matrix, or sample finely, in half precision.
 
         Returns:
             A tensor of that shape and dtype.
@@ -158,7 +158,7 @@ def _truncated_normal(shape: tuple[int, ...], dtype: str, seed: Seed) -> Any:
     """
     edge = math.erf(math.sqrt(2))  # P(|z| < 2)
     z = math.sqrt(2) * ops.erfinv(keras.random.uniform(shape, -edge, edge, dtype=dtype, seed=seed))
-    return z / stats.truncnorm.std(-2, 2)
+    return z / float(stats.truncnorm.std(-2, 2))
 
 
 # Draws of mean 0 and variance 1 by law.
@@ -390,13 +390,14 @@ def _as_function(name: str, activation: Activation) -> Callable[[Any], Any]:
 
 def _values(f: Callable[[Any], Any], z: np.ndarray) -> np.ndarray:
     """Evaluates f at the points z in float64, where the backend has it, on the CPU, where NumPy functions work."""
+    points = np.resize(z, -(-z.size // _BLOCK) * _BLOCK)  # repeats z: with few shapes, JAX seldom compiles
     with keras.device("cpu:0"):
-        values = ops.convert_to_numpy(f(ops.convert_to_tensor(z.ravel())))
-    if values.shape != (z.size,):
-        raise ValueError(f"activation must act elementwise, but took {z.size} values to shape {values.shape}")
+        values = ops.convert_to_numpy(f(ops.convert_to_tensor(points)))
+    if values.shape != points.shape:
+        raise ValueError(f"activation must act elementwise, but took {points.shape} to {values.shape}")
     if not np.all(np.isfinite(values)):
         raise ValueError(f"activation must have a finite second moment, but is not finite at all points: {f!r}")
-    return values.astype(np.float64).reshape(z.shape)
+    return values[: z.size].astype(np.float64).reshape(z.shape)
 
 
 class _GaussianRule(NamedTuple):
@@ -414,6 +415,7 @@ class _GaussianRule(NamedTuple):
 
 
 _REACH = 16.0  # the normal density is 1e-56 there
+_BLOCK = 6144  # half panels of width 1/32 over that reach, times 12 nodes
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 

@@ -17,15 +17,15 @@ update    the step is made orthogonal, not the weights                          
 
 Why the hard form is the polar factor. Three maps lead from free parameters to matrices with orthonormal columns.
 The Cayley map (I − A)(I + A)⁻¹ of a skew A is square, needs a linear solve and never reaches an eigenvalue −1. A
-product of k Householder reflections is exact for all parameters, but it is one reflection after another, treats the
-first filter unlike the last, and random reflections give filters close to the first k unit vectors. The polar factor
-V(VᵀV)^(−1/2) is the orthogonal matrix nearest to V: it treats all filters alike, turns a Gaussian V into a uniformly
-random W, leaves an orthogonal V as it is (so a trained kernel can be wrapped and unwrapped), and matrix products alone
-compute it. It is also what Muon does to a step: one function :func:`polar`, on weights or on updates. Its price: V
-must have full rank.
+product of k Householder reflections is exact for all parameters, but it is one reflection after another, treats
+the first filter unlike the last, and random reflections give filters close to the first k unit vectors. The polar
+factor V(VᵀV)^(−1/2) is the orthogonal matrix nearest to V: it treats all filters alike, turns a Gaussian V into a
+uniformly random W, leaves an orthogonal V as it is (so a trained kernel can be wrapped and unwrapped), and matrix
+products alone compute it. It is also what Muon does to a step: one function :func:`polar`, on weights or on
+updates. Its price: V must have full rank.
 
-Orthogonal filters do not make a convolution an orthogonal operator on images, since shifted filters overlap; that is
-a stronger condition (Wang et al. 2020, arXiv 1911.12207).
+Orthogonal filters do not make a convolution an orthogonal operator on images, since shifted filters overlap; that
+is a stronger condition (Wang et al. 2020, arXiv 1911.12207).
 
 Source: Su Jianlin, https://kexue.fm/archives/7169; Zhang, Ma, Wu and Wang 2020, "Self-Orthogonality Module"
 (arXiv 2001.01275); Bansal, Chen and Wang 2018 (arXiv 1810.09102).
@@ -75,7 +75,8 @@ def kernel_matrix(kernel: Tensor) -> Tensor:
         kernel: Kernel of a dense or convolution layer, shape (*, in, out), any float type.
 
     Returns:
-        W, shape (d, k) with k = out, float32 or wider: the statistics of half-precision kernels are not half precise.
+        W, shape (d, k) with k = out, float32 or wider: the statistics of half-precision kernels are not half
+        precise.
 
     Raises:
         ValueError: The kernel has fewer than two axes.
@@ -162,14 +163,15 @@ class SoftOrthogonality(_KernelPenalty):
     """factor · ‖WᵀW − I‖²_F: orthogonal filters of length 1.
 
     For k > d the filters cannot be orthogonal. Then ‖WᵀW − I‖² = ‖WWᵀ − I‖² + k − d, so the gradient asks for
-    orthonormal rows and the penalty stays at k − d or above. The same identity makes the double form of Bansal et al.
-    (both terms) twice this one plus a constant. The smaller of the two products is computed.
+    orthonormal rows and the penalty stays at k − d or above. The same identity makes the double form of Bansal et
+    al. (both terms) twice this one plus a constant. The smaller of the two products is computed.
 
     Args:
         factor: Weight λ, not negative.
 
     Raises:
-        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two axes.
+        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two
+            axes.
 
     Source: Bansal et al. 2018 (arXiv 1810.09102), SO and DSO.
 
@@ -188,14 +190,15 @@ class SoftOrthogonality(_KernelPenalty):
 class OffDiagonalOrthogonality(_KernelPenalty):
     """factor · Σ_{i≠j} (w_iᵀw_j)²: orthogonal filters of any length.
 
-    Shrinking all filters also lowers it. For k > d and filters of length 1 it is k(k − d)/d or more (Welch), attained
-    by tight frames; with free lengths it tends to 0 only as filters vanish until d or fewer are left.
+    Shrinking all filters also lowers it. For k > d and filters of length 1 it is k(k − d)/d or more (Welch),
+    attained by tight frames; with free lengths it tends to 0 only as filters vanish until d or fewer are left.
 
     Args:
         factor: Weight β, not negative.
 
     Raises:
-        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two axes.
+        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two
+            axes.
 
     Source: Brock, Donahue and Simonyan 2019, BigGAN (arXiv 1809.11096), equation 3.
 
@@ -214,16 +217,16 @@ class SpectralIsometry(_KernelPenalty):
     """factor · ‖WᵀW − I‖₂, the spectral restricted isometry penalty (SRIP): all singular values near 1.
 
     The spectral norm is max |σ² − 1| over the singular values σ. Power iteration finds a direction v, without
-    gradient; the penalty is ‖(WᵀW − I)v‖ at that fixed v. This never exceeds the norm, and at the maximising v it has
-    the norm's gradient. W is only ever multiplied by vectors, so no (k, k) matrix is formed.
+    gradient; the penalty is ‖(WᵀW − I)v‖ at that fixed v. This never exceeds the norm, and at the maximising v it
+    has the norm's gradient. W is only ever multiplied by vectors, so no (k, k) matrix is formed.
 
     For k > d the eigenvalue −1 of WᵀW − I, of multiplicity k − d, cannot be moved and would hide the others. The
     penalty is then ‖WWᵀ − I‖₂, which is still max |σ² − 1| over the d singular values.
 
     Args:
         factor: Weight λ, not negative.
-        iterations: Steps of the power iteration, at least 1. The start is a fixed random vector. The paper takes 1 or
-            2; the penalty then underestimates the norm.
+        iterations: Steps of the power iteration, at least 1. The start is a fixed random vector. The paper takes
+            1 or 2; the penalty then underestimates the norm.
 
     Raises:
         ValueError: An argument is out of range, or, when called, the kernel has fewer than two axes.
@@ -261,14 +264,15 @@ def _isometry_defect(W: Tensor, v: Tensor) -> Tensor:
 class MutualCoherence(_KernelPenalty):
     """factor · max_{i≠j} |cos(w_i, w_j)|: the worst pair of filters, whatever their lengths.
 
-    Bansal et al. penalise the largest entry of |WᵀW − I|; this is the quantity they bound by it, the mutual coherence
-    itself. Only the worst pair gets a gradient. For k > d it cannot fall below ``welch_bound(k, d)``.
+    Bansal et al. penalise the largest entry of |WᵀW − I|; this is the quantity they bound by it, the mutual
+    coherence itself. Only the worst pair gets a gradient. For k > d it cannot fall below ``welch_bound(k, d)``.
 
     Args:
         factor: Weight λ, not negative.
 
     Raises:
-        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two axes.
+        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two
+            axes.
 
     Source: Bansal et al. 2018 (arXiv 1810.09102), MC.
 
@@ -289,8 +293,9 @@ def expected_agreement(theta: ArrayLike) -> NDArray[np.float64]:
     """E[sgn(xᵀw_i) sgn(xᵀw_j)] = 1 − 2θ/π for an isotropic x and filters at the angle θ.
 
     Only the plane of the two filters matters. The signs differ when x, seen in that plane, falls into one of two
-    opposite wedges of angle θ each: with probability θ/π. In terms of ρ = cos θ it is (2/π) arcsin ρ; for Gaussian x
-    with covariance Σ that holds with ρ = w_iᵀΣw_j / √(w_iᵀΣw_i · w_jᵀΣw_j), the correlation of the outputs.
+    opposite wedges of angle θ each: with probability θ/π. In terms of ρ = cos θ it is (2/π) arcsin ρ; for
+    Gaussian x with covariance Σ that holds with ρ = w_iᵀΣw_j / √(w_iᵀΣw_i · w_jᵀΣw_j), the correlation of the
+    outputs.
 
     Args:
         theta: Angles in radians in [0, π], any shape.
@@ -318,8 +323,9 @@ def sign_agreement(
 ) -> Tensor:
     """The estimate Θ of the pairwise sign agreement of filters, from their outputs on a batch.
 
-    Θ_ij = ⟨t_i/‖t_i‖, t_j/‖t_j‖⟩ with t_i = tanh(γ y_i) ∈ R^b the softened signs of filter i. For orthogonal filters
-    it scatters around 0 with standard deviation 1/√b. The defaults are the paper's form, which has two faults:
+    Θ_ij = ⟨t_i/‖t_i‖, t_j/‖t_j‖⟩ with t_i = tanh(γ y_i) ∈ R^b the softened signs of filter i. For orthogonal
+    filters it scatters around 0 with standard deviation 1/√b. The defaults are the paper's form, which has two
+    faults:
 
     - tanh(γy) is a sign only where γ|y| ≫ 1. As the outputs shrink, Θ_ij slides from 1 − 2θ/π to cos θ.
       ``scale_invariant`` first divides the outputs of each filter by their root mean square over the batch.
@@ -327,8 +333,8 @@ def sign_agreement(
       appear to agree. ``centred`` first subtracts the mean over the batch, and a bias with it.
 
     Args:
-        outputs: Outputs before the activation, shape (..., k): all axes but the last count as samples (a position of
-            a convolution is a sample).
+        outputs: Outputs before the activation, shape (..., k): all axes but the last count as samples (a position
+            of a convolution is a sample).
         gamma: Sharpness γ of the sign, positive.
         centred: Whether to subtract each filter's mean.
         scale_invariant: Whether to divide by each filter's root mean square (after centring: standard deviation).
@@ -337,7 +343,8 @@ def sign_agreement(
         Θ, shape (k, k), float32 or wider, with unit diagonal; a filter whose outputs are all zero has a zero row.
 
     Raises:
-        ValueError: ``gamma`` is not positive, ``outputs`` has fewer than two axes or is known to hold one sample only.
+        ValueError: ``gamma`` is not positive, ``outputs`` has fewer than two axes or is known to hold one sample
+            only.
 
     Source: arXiv 2001.01275; article 7169, section "Self-Orthogonality Module".
 
@@ -369,8 +376,8 @@ def _soft_signs(outputs: Tensor, gamma: float, centred: bool, scale_invariant: b
 def agreement_penalty(theta: Tensor, lambda_mean: float = 100.0, lambda_pair: float = 1.0) -> Tensor:
     """λ₁ (Σ_{i≠j} ϑ_ij)² + λ₂ Σ_{i≠j} ϑ_ij² of a matrix of sign agreements.
 
-    The first term asks only that the agreements cancel on average, which parallel and opposite filters can also do;
-    the second asks for every pair. Both run over ordered pairs, so each pair counts twice.
+    The first term asks only that the agreements cancel on average, which parallel and opposite filters can also
+    do; the second asks for every pair. Both run over ordered pairs, so each pair counts twice.
 
     Args:
         theta: Agreements, shape (k, k). The diagonal is ignored.
@@ -434,8 +441,9 @@ def self_orthogonality(
 ) -> Tensor:
     """The penalty of the Self-Orthogonality Module, ``agreement_penalty(sign_agreement(outputs))``, at less cost.
 
-    With S (b, k) the soft signs, Θ = SᵀS. The sum of its entries is ‖S1‖², and ‖SᵀS‖² = ‖SSᵀ‖², so the smaller of the
-    two products will do. First derivatives only: a second derivative of this function is not that of the penalty.
+    With S (b, k) the soft signs, Θ = SᵀS. The sum of its entries is ‖S1‖², and ‖SᵀS‖² = ‖SSᵀ‖², so the smaller of
+    the two products will do. First derivatives only: a second derivative of this function is not that of the
+    penalty.
 
     Args:
         outputs: As in :func:`sign_agreement`, shape (..., k).
@@ -469,8 +477,8 @@ def self_orthogonality(
 def _squared_gram_norm(S: Tensor) -> Tensor:
     """‖SᵀS‖² = ‖SSᵀ‖², by the smaller product.
 
-    Both factors of the product are S. Differentiating one and doubling gives the whole gradient with one matrix product
-    instead of two.
+    Both factors of the product are S. Differentiating one and doubling gives the whole gradient with one matrix
+    product instead of two.
     """
     fixed = ops.stop_gradient(S)
     samples, filters = ops.shape(S)
@@ -506,28 +514,29 @@ class _KernelWrapper(keras.layers.Wrapper):
 class SelfOrthogonality(_KernelWrapper):
     """Wraps a layer and, in training, penalises the sign agreement of its filters on each batch.
 
-    The outputs of the wrapped layer are unchanged. The penalty, :func:`self_orthogonality` of the outputs before the
-    activation, is added with ``add_loss``. The defaults are the paper's form; ``centred=True, scale_invariant=True``
-    is the corrected one (see :func:`sign_agreement` for what it corrects).
+    The outputs of the wrapped layer are unchanged. The penalty, :func:`self_orthogonality` of the outputs before
+    the activation, is added with ``add_loss``. The defaults are the paper's form; ``centred=True,
+    scale_invariant=True`` is the corrected one (see :func:`sign_agreement` for what it corrects).
 
-    A bias takes part in the outputs, and the lemma behind the estimate has none: give the layer ``use_bias=False``, or
-    centre. All positions of the batch are samples, padded ones included. With k > b samples the second term cannot
-    vanish: Σ_{i≠j} ϑ² ≥ k(k − b)/b.
+    A bias takes part in the outputs, and the lemma behind the estimate has none: give the layer
+    ``use_bias=False``, or centre. All positions of the batch are samples, padded ones included. With k > b
+    samples the second term cannot vanish: Σ_{i≠j} ϑ² ≥ k(k − b)/b.
 
     Args:
-        layer: Layer with a ``kernel`` (*, in, out), such as Dense or a convolution. Its activation may not be a layer.
+        layer: Layer with a ``kernel`` (*, in, out), such as Dense or a convolution. Its activation may not be a
+            layer.
         gamma: Sharpness γ of the sign, positive.
         lambda_mean: λ₁, not negative.
         lambda_pair: λ₂, not negative.
         centred: Whether to subtract each filter's mean over the batch.
         scale_invariant: Whether to divide by each filter's root mean square over the batch.
-        subtract_floor: Whether to subtract :func:`sampling_floor` of the batch, so that orthogonal filters pay 0 on
-            average and the loss can be read. It changes no gradient.
+        subtract_floor: Whether to subtract :func:`sampling_floor` of the batch, so that orthogonal filters pay 0
+            on average and the loss can be read. It changes no gradient.
         **kwargs: Arguments of every Keras layer. ``dtype`` is that of the wrapped layer by default.
 
     Raises:
-        ValueError: ``layer`` is not a layer, has no kernel or has a layer as activation; an argument is out of range;
-            in training, a batch is known to hold one sample only.
+        ValueError: ``layer`` is not a layer, has no kernel or has a layer as activation; an argument is out of
+            range; in training, a batch is known to hold one sample only.
 
     Source: arXiv 2001.01275; article 7169.
 
@@ -611,16 +620,17 @@ def polar(matrix: Tensor, sigma_min: float = 1e-6) -> Tensor:
 
     With V = AΣBᵀ the singular value decomposition, W = ABᵀ. The Newton-Schulz step X ← X(3I − XᵀX)/2 applies
     p(σ) = σ(3 − σ²)/2 to all singular values, which draws (0, 1] to 1. If all lie in [ℓ, 1], stretching X by
-    ρ = √(3/(1 + ℓ + ℓ²)) before the step sends them to [p(ρℓ), 1], the best lower end possible: small values grow
-    2.6-fold, not 1.5-fold. Following ℓ from ``sigma_min`` gives the number of steps in advance (18 by default).
+    ρ = √(3/(1 + ℓ + ℓ²)) before the step sends them to [p(ρℓ), 1], the best lower end possible. A stretch above 1.6
+    is not taken: it would send values near 1 close to 0 and back, and lose their digits. Small values then grow
+    2.4-fold a step, not 1.5-fold, and following ℓ from ``sigma_min`` gives the number of steps in advance: 20.
 
-    The gradient passes through the steps. A gradient through the singular value decomposition itself would divide by
-    differences of singular values, which are all equal where it matters most: at an orthogonal matrix.
+    The gradient passes through the steps. A gradient through the singular value decomposition itself would divide
+    by differences of singular values, which are all equal where it matters most: at an orthogonal matrix.
 
     Args:
         matrix: V, shape (d, k), of full rank.
-        sigma_min: The result is orthogonal to rounding if the smallest singular value of V is at least this fraction
-            of max_i √(Σ_j |VᵀV|_ij), which bounds the largest. In (0, 1).
+        sigma_min: The result is orthogonal to rounding if the smallest singular value of V is at least this
+            fraction of √(max_i Σ_j |VᵀV|_ij), which bounds the largest. In (0, 1).
 
     Returns:
         W, shape (d, k), float32 or wider.
@@ -638,15 +648,14 @@ def polar(matrix: Tensor, sigma_min: float = 1e-6) -> Tensor:
     V = _float32_or_wider(matrix)
     if len(V.shape) != 2:
         raise ValueError(f"matrix must have shape (d, k), got shape {tuple(V.shape)}")
-    if not 0 < sigma_min < 1:
-        raise ValueError(f"sigma_min must lie in (0, 1), got {sigma_min!r}")
+    lower = _fraction("sigma_min", sigma_min)
     if V.shape[1] > V.shape[0]:
         return ops.transpose(polar(ops.transpose(V), sigma_min))
     bound = ops.sqrt(ops.max(ops.sum(ops.abs(_gram(V)), axis=0)))
-    X, lower = V / ops.stop_gradient(bound), sigma_min  # the scale of V does not matter, so it needs no gradient
+    X = V / ops.stop_gradient(bound)  # W does not depend on the scale of V, so the scale needs no gradient
     identity = ops.eye(V.shape[1], dtype=V.dtype)
-    while 1 - lower > 1e-8:
-        stretch = math.sqrt(3 / (1 + lower + lower**2))
+    while 1 - lower > 1e-15:  # one step after ℓ is 1 in float32, because the gradient converges a step later
+        stretch = min(math.sqrt(3 / (1 + lower + lower**2)), 1.6)
         X = ops.matmul(X, 1.5 * stretch * identity - 0.5 * stretch**3 * _gram(X))
         lower = stretch * lower * (3 - (stretch * lower) ** 2) / 2
     return X
@@ -657,9 +666,9 @@ class Orthogonalized(_KernelWrapper):
     """Wraps a layer so that it computes with an orthogonal kernel: ``polar`` of the kernel it stores.
 
     The stored kernel V is trained, without constraint and by any optimizer; the layer uses W = polar(V), with
-    orthonormal columns for k ≤ d and orthonormal rows for k > d, before, during and after training. The gradient with
-    respect to V is that of the composition. It is orthogonal to every change of V that leaves W alone, so the
-    singular values of V do not drift to first order.
+    orthonormal columns for k ≤ d and orthonormal rows for k > d, before, during and after training. The gradient
+    with respect to V is that of the composition. It is orthogonal to every change of V that leaves W alone, so
+    the singular values of V do not drift to first order.
 
     The filters have length 1 (a gain belongs in a following layer). ``kernel_initializer="orthogonal"`` starts at
     V = W. A regularizer of the layer sees V. To be rid of the wrapper after training, assign ``kernel`` to
@@ -684,9 +693,7 @@ class Orthogonalized(_KernelWrapper):
 
     def __init__(self, layer: keras.layers.Layer, sigma_min: float = 1e-6, **kwargs: Any):
         super().__init__(layer, **kwargs)
-        if not 0 < sigma_min < 1:
-            raise ValueError(f"sigma_min must lie in (0, 1), got {sigma_min!r}")
-        self.sigma_min = float(sigma_min)
+        self.sigma_min = _fraction("sigma_min", sigma_min)
 
     @property
     def kernel(self) -> Tensor:
@@ -697,8 +704,10 @@ class Orthogonalized(_KernelWrapper):
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the outputs of the wrapped layer with the orthogonal kernel."""
         values = [(variable, ops.convert_to_tensor(variable)) for variable in self.layer.variables]
-        with keras.StatelessScope([*values, (self.layer.kernel, self.kernel)]):
-            return self.layer(inputs)
+        with keras.StatelessScope([*values, (self.layer.kernel, self.kernel)], collect_losses=True) as scope:
+            outputs = self.layer(inputs)
+        self.layer.add_loss(scope.losses)
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
@@ -713,7 +722,7 @@ _TINY = 1e-30
 
 def _float32_or_wider(x: Tensor) -> Tensor:
     x = ops.convert_to_tensor(x)
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
 def _gram(W: Tensor) -> Tensor:
@@ -750,6 +759,12 @@ def _non_negative(name: str, value: float) -> float:
 def _positive(name: str, value: float) -> float:
     if _finite(name, value) <= 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
+    return float(value)
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 < _finite(name, value) < 1:
+        raise ValueError(f"{name} must lie in (0, 1), got {value!r}")
     return float(value)
 
 

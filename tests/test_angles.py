@@ -176,6 +176,21 @@ def test_angle_and_cosine_are_one_law_symmetric_about_the_right_angle(n, q):
         assert cosine(n).pdf(np.cos(theta)) * np.sin(theta) == pytest.approx(angle(n).pdf(theta), rel=1e-9)
 
 
+def test_quantiles_undo_probabilities_in_far_tails():
+    rng = np.random.default_rng(0)
+    n, q = rng.integers(2, 4000, 4000), 10 ** -rng.uniform(1, 307, 4000)
+    np.testing.assert_allclose(angle(n).cdf(angle(n).ppf(q)), q, rtol=3e-12)
+
+
+def test_high_dimension_costs_no_digits():
+    for n in 10**6 - np.arange(20):
+        theta = np.pi / 2 - 1e-4 * (1 + n % 7)
+        assert error(angle(n).pdf(theta), density(int(n), mp.mpf(theta))) < 1e-12
+        half = mp.mpf(int(n)) / 2
+        entropy = (half - 1) * (mp.psi(0, half) - mp.psi(0, half - 0.5)) - mp.log(constant(int(n)))
+        assert error(angle(n).entropy(), entropy) < 1e-12
+
+
 def test_support_ends():
     for law in angle([2, 3, 9]), cosine([2, 3, 9]):
         a, b = law.support()

@@ -1,6 +1,7 @@
 """Truths about ``lib.initializers``, on whichever backend KERAS_BACKEND names."""
 
 import math
+import random
 
 import keras
 import mpmath
@@ -34,6 +35,7 @@ KURTOSIS = {
     "uniform": 9 / 5,
     "rademacher": 1.0,
 }
+KERNEL = (3, 3, 4, 8)  # one small shape for most tests: JAX compiles every new one
 INITIALIZERS = [
     Scaled("geometric", "uniform", gain=1.5, seed=3),
     Scaled("average", "truncated_normal", gain="tanh", seed=3),
@@ -102,13 +104,13 @@ def test_variance_is_that_of_the_rule(fan, law, shape):
     ],
 )
 def test_entries_follow_their_law(law, reference):
-    z = array(Scaled("fan_in", law, seed=2)((100, 500))).ravel() * 10
+    z = array(Scaled("fan_in", law, seed=2)((200, 500))).ravel() * math.sqrt(200)
     assert stats.kstest(z, reference.cdf).pvalue > 1e-3
 
 
 def test_rademacher_entries_are_plus_or_minus_sigma_equally_often():
-    w = array(Scaled("fan_in", "rademacher", seed=2)((100, 500)))
-    np.testing.assert_allclose(np.abs(w), 0.1, rtol=1e-6)
+    w = array(Scaled("fan_in", "rademacher", seed=2)((200, 500)))
+    np.testing.assert_allclose(np.abs(w), 200**-0.5, rtol=1e-6)
     assert abs(np.mean(w > 0) - 0.5) < 5 * 0.5 / math.sqrt(w.size)
 
 
@@ -150,7 +152,7 @@ def test_the_geometric_mean_keeps_length_through_a_pair_of_layers():
 # --- orthogonal kernels ---
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), (3, 3, 2, 8), (3, 2, 10)])
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), KERNEL])
 def test_orthogonal_kernels_have_all_singular_values_equal_to_the_gain(shape):
     w = array(Orthogonal(gain=1.5, seed=1)(shape)).reshape(-1, shape[-1])
     np.testing.assert_allclose(np.linalg.svd(w, compute_uv=False), 1.5, rtol=1e-5)
@@ -246,11 +248,11 @@ def test_a_gain_may_be_an_activation_and_is_kept_as_a_number():
 def test_every_floating_dtype_is_honoured(initializer, dtype):
     if dtype == "float64" and SINGLE:
         pytest.skip("JAX has no float64 unless x64 is enabled")
-    w = initializer((3, 4, 6), dtype=dtype)
+    w = initializer(KERNEL, dtype=dtype)
     assert keras.backend.standardize_dtype(w.dtype) == dtype
-    assert tuple(w.shape) == (3, 4, 6)
+    assert tuple(w.shape) == KERNEL
     if dtype in ("float16", "bfloat16"):
-        np.testing.assert_array_equal(array(w), array(ops.cast(initializer((3, 4, 6)), dtype)))
+        np.testing.assert_array_equal(array(w), array(ops.cast(initializer(KERNEL), dtype)))
 
 
 def test_double_precision_is_drawn_in_double_precision():
@@ -270,21 +272,20 @@ def test_seeds_act_as_in_keras(kind):
     def same(first, second):
         return np.array_equal(array(first), array(second))
 
-    shape = (3, 5, 5)
     fixed, free = kind(seed=1), kind()
-    assert same(fixed(shape), fixed(shape))
-    assert same(fixed(shape), kind(seed=1)(shape))
-    assert not same(fixed(shape), kind(seed=2)(shape))
-    assert same(free(shape), free(shape))
-    assert not same(free(shape), kind()(shape))
+    assert same(fixed(KERNEL), fixed(KERNEL))
+    assert same(fixed(KERNEL), kind(seed=1)(KERNEL))
+    assert not same(fixed(KERNEL), kind(seed=2)(KERNEL))
+    assert same(free(KERNEL), free(KERNEL))
+    assert not same(free(KERNEL), kind()(KERNEL))
 
     stream = kind(seed=keras.random.SeedGenerator(1))
-    assert not same(stream(shape), stream(shape))
+    assert not same(stream(KERNEL), stream(KERNEL))
 
-    keras.utils.set_random_seed(11)
-    first = kind()(shape)
-    keras.utils.set_random_seed(11)
-    assert same(first, kind()(shape))
+    random.seed(11)  # as keras.utils.set_random_seed does, which also loads TensorFlow where it is installed
+    first = kind()(KERNEL)
+    random.seed(11)
+    assert same(first, kind()(KERNEL))
 
 
 @pytest.mark.parametrize("initializer", INITIALIZERS)
@@ -304,9 +305,9 @@ def test_a_seed_generator_survives_serialisation():
     stream = Scaled(seed=keras.random.SeedGenerator(5))
     copy = Scaled.from_config(stream.get_config())
     again = copy.clone()
-    first = array(stream((4, 4)))
-    np.testing.assert_array_equal(array(copy((4, 4))), first)
-    np.testing.assert_array_equal(array(again((4, 4))), first)
+    first = array(stream(KERNEL))
+    np.testing.assert_array_equal(array(copy(KERNEL)), first)
+    np.testing.assert_array_equal(array(again(KERNEL)), first)
 
 
 def test_a_saved_model_comes_back_with_its_initializers(tmp_path):

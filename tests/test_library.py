@@ -76,7 +76,9 @@ def test_importing_lib_is_cheap():
     assert shown.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["lib.angles", "lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"])
+@pytest.mark.parametrize(
+    "name", ["lib.angles", "lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"]
+)
 def test_what_needs_no_backend_loads_none(name):
     code = f"import sys, {name}; print(sorted(set(sys.modules) & {{'keras', 'tensorflow', 'jax', 'torch'}}))"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -95,12 +97,17 @@ def test_public_functions_of_an_idea_are_documented_with_an_example(path):
 @pytest.mark.parametrize("path", IDEAS, ids=lambda path: path.stem)
 def test_every_idea_has_its_test_file_and_every_public_function_is_tested(path):
     tests = (ROOT / "tests" / f"test_{path.stem}.py").read_text(encoding="utf8")
-    functions = [node.name for node in ast.parse(path.read_text(encoding="utf8")).body
-                 if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+    functions = [
+        node.name
+        for node in ast.parse(path.read_text(encoding="utf8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
     assert [name for name in functions if name not in tests] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda path: path.stem)
 def test_no_test_is_a_bare_comparison(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-        assert not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Compare)), f"{path.name}:{node.lineno}"
+        assert not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Compare)), (
+            f"{path.name}:{node.lineno}"
+        )

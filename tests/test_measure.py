@@ -329,14 +329,6 @@ def chain(jit: bool = False):
     return functools.partial(product, x, w)
 
 
-def naive_attention():
-    """A builder: softmax attention by its N x N scores, whose least peak is two of them (scores and weights)."""
-    import keras
-
-    q = keras.random.normal((N, 64), seed=1)
-    return lambda: keras.ops.matmul(keras.ops.softmax(keras.ops.matmul(q, keras.ops.transpose(q))), q)
-
-
 def hungry():
     return lambda: np.zeros(2**50)
 
@@ -357,24 +349,19 @@ def flag_refused():
     return lambda: np.zeros(SQUARE // 4, "float32").fill(1)
 
 
-def environment(name: str):
-    raise RuntimeError(f"{name}={os.environ.get(name)};")
+def environment(names: list[str]):
+    raise RuntimeError([os.environ.get(name) for name in names])
 
 
 @pytest.fixture(scope="module")
 def peaks():
-    """(builder, backend) → Peak. All are measured at once, each in its own process."""
-    runs = {(builder, backend, False) for builder in (chain, naive_attention) for backend in INSTALLED}
-    if "tensorflow" in INSTALLED:
-        runs.add((chain, "tensorflow", True))
-    with ThreadPoolExecutor(2) as pool:
+    """Backend → peak of the chain, compiled where the backend compiles: all at once, a process each."""
+    with ThreadPoolExecutor() as pool:
         futures = {
-            run: pool.submit(
-                peak_memory_in_fresh_process, run[0], backend=run[1], **({"jit": True} if run[2] else {})
-            )
-            for run in runs
+            backend: pool.submit(peak_memory_in_fresh_process, chain, backend=backend, jit=True)
+            for backend in INSTALLED
         }
-    return {run: future.result() for run, future in futures.items()}
+    return {backend: future.result() for backend, future in futures.items()}
 
 
 METHODS = {
@@ -388,24 +375,10 @@ METHODS = {
 def test_a_chain_of_products_holds_two_matrices_on_every_backend(peaks, backend):
     if backend not in INSTALLED:
         pytest.skip(f"{backend} is not installed")
-    peak = peaks[chain, backend, False]
     # No fewer than two; a library's packed copy of a factor may make three. A method that misses temporaries
     # says 0, one that sums allocations 8, one that includes the inputs 4, one that never resets 16.
-    assert 1.9 <= peak.bytes / SQUARE <= 3.4
-    assert peak.method in METHODS[backend] or device().kind == "gpu"
-
-
-def test_a_chain_of_products_compiled_by_xla_holds_them_too(peaks):
-    if "tensorflow" not in INSTALLED:
-        pytest.skip("tensorflow is not installed")
-    assert 1.9 <= peaks[chain, "tensorflow", True].bytes / SQUARE <= 3.4
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_naive_attention_holds_its_scores_on_every_backend(peaks, backend):
-    if backend not in INSTALLED:
-        pytest.skip(f"{backend} is not installed")
-    assert 0.95 <= peaks[naive_attention, backend, False].bytes / SQUARE <= 4.5
+    assert 1.9 <= peaks[backend].bytes / SQUARE <= 3.4
+    assert peaks[backend].method in METHODS[backend] or device().kind == "gpu"
 
 
 def test_without_a_backend_a_known_allocation_is_measured_by_the_kernel():
@@ -438,13 +411,10 @@ def test_an_xla_that_does_not_know_the_flag_runs_without_it(monkeypatch):
     assert peak.bytes == pytest.approx(SQUARE, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("KERAS_BACKEND", "torch"), ("MALLOC_ARENA_MAX", "1"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false")],
-)
-def test_the_process_gets_the_backend_and_a_malloc_that_gives_back(name, value):
-    with pytest.raises(RuntimeError, match=f"{name}={value};"):
-        peak_memory_in_fresh_process(environment, backend="torch", name=name)
+def test_the_process_gets_the_backend_and_a_malloc_that_gives_back():
+    names = ["KERAS_BACKEND", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "XLA_PYTHON_CLIENT_PREALLOCATE"]
+    with pytest.raises(RuntimeError, match=r"\['torch', '1', '0', 'false'\]"):
+        peak_memory_in_fresh_process(environment, backend="torch", names=names)
 
 
 def test_a_builder_that_no_other_process_can_find_is_refused():
@@ -457,8 +427,6 @@ def test_the_process_prints_what_it_measured(monkeypatch, capsys):
     monkeypatch.setattr(measure, "_RULERS", {})
     monkeypatch.setattr(measure, "device", lambda: measure.Device("", "cpu", 1, None))
     monkeypatch.setattr(sys, "argv", ["measure", "lib.workbench.measure:calibration", '{"mebibytes": 100}'])
-    monkeypatch.delitem(sys.modules, "lib.workbench.measure")  # as in a process of its own
-    monkeypatch.setitem(sys.modules, "lib.workbench.measure", measure)
     with pytest.warns(RuntimeWarning, match="found in sys.modules"):
         runpy.run_module("lib.workbench.measure", run_name="__main__")
     result = json.loads(capsys.readouterr().out)
@@ -501,7 +469,7 @@ def test_peak_memory_here_is_true_or_refused(keras):
 def test_a_function_compiled_by_xla_is_refused_on_tensorflow_on_a_cpu(keras, monkeypatch):
     if keras.config.backend() != "tensorflow" or device().kind == "gpu":
         pytest.skip("about TensorFlow on a CPU")
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.delenv("BOOK_FRESH_PROCESS", raising=False)
     with pytest.raises(UnmeasurableError, match="peak_memory_in_fresh_process"):
         peak_memory(chain(jit=True))
     with pytest.raises(UnmeasurableError, match="peak_memory_in_fresh_process"):
@@ -528,10 +496,19 @@ def test_without_linux_resident_memory_is_refused(monkeypatch):
 
 
 def test_an_allocation_that_the_backend_refuses_is_out_of_memory(keras):
-    result = attempt(lambda: keras.ops.ones((2**23, 2**23)))
+    def refused():
+        if keras.config.backend() == "tensorflow":  # its allocator hopes for ten seconds before it raises this
+            import tensorflow as tf
+
+            raise tf.errors.ResourceExhaustedError(
+                None, None, "OOM when allocating tensor with shape[8388608,8388608]"
+            )
+        return keras.ops.ones((2**23, 2**23))
+
+    result = attempt(refused)
     assert isinstance(result, OutOfMemory)
-    assert result.requested
-    assert attempt(lambda: float(keras.ops.sum(keras.ops.ones((3,))))) == 3.0
+    assert "8388608" in result.requested or str(2**48) in result.requested
+    assert float(attempt(lambda: keras.ops.sum(keras.ops.ones((3,))))) == 3.0
 
 
 def test_ready_takes_tensors_and_variables_of_the_backend(keras):
@@ -557,7 +534,7 @@ def namespace(**entries):
 
 def test_a_gpu_is_named_by_its_backend(monkeypatch):
     monkeypatch.setattr(measure, "_accelerator_memory", {"H100": 80}.get)
-    jax_gpu = namespace(devices=lambda: {namespace(platform="gpu", device_kind="H100")})
+    jax_gpu = namespace(devices=lambda: [namespace(platform="gpu", device_kind="H100")])
     pretend(monkeypatch, "jax", jax_gpu)
     assert (device().name, device().kind, device().memory_bytes) == ("H100 (GPU)", "gpu", 80)
 
@@ -583,7 +560,7 @@ def test_a_gpu_is_named_by_its_backend(monkeypatch):
 def test_a_backend_on_a_cpu_is_a_cpu(monkeypatch):
     cpu = namespace(type="cpu")
     for backend, tensor in {
-        "jax": namespace(devices=lambda: {namespace(platform="cpu")}),
+        "jax": namespace(devices=lambda: [namespace(platform="cpu")]),
         "torch": namespace(device=cpu),
         "tensorflow": namespace(device="/job:localhost/replica:0/task:0/device:CPU:0"),
         "numpy": None,
@@ -674,7 +651,7 @@ def jax_with(monkeypatch, meter: Meter):
         device_kind="H100",
         memory_stats=lambda: {"bytes_in_use": meter.held, "peak_bytes_in_use": meter.peak},
     )
-    tensor = namespace(devices=lambda: {gpu})
+    tensor = namespace(devices=lambda: [gpu])
     pretend(monkeypatch, "jax", tensor, jax=namespace(numpy=namespace(zeros=lambda _: tensor)))
 
 

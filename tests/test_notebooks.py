@@ -57,7 +57,9 @@ def test_claims_are_numbered_recorded_and_shown(path):
     claims = json.loads(notebooks.claims(path).read_text(encoding="utf8"))
     assert [claim["id"] for claim in claims] == [f"{number}.{k}" for k in range(1, len(claims) + 1)] != []
     shown = "".join(
-        output.get("text", "") for cell in notebooks.code(notebooks.read(path)) for output in cell.outputs
+        output.get("text", "")
+        for cell in notebooks.code(notebooks.read(path))
+        for output in cell.outputs
         if notebooks.UNCOMPARED not in notebooks.tags(cell)
     )
     for claim in claims:
@@ -79,7 +81,9 @@ def test_every_claim_is_checked_by_a_measurement(path):
 def test_every_figure_has_alternative_text_of_its_own(path):
     alts = []
     for cell in notebooks.code(notebooks.read(path)):
-        images = [output for output in cell.outputs if any(key.startswith("image/") for key in output.get("data", {}))]
+        images = [
+            output for output in cell.outputs if any(key.startswith("image/") for key in output.get("data", {}))
+        ]
         if images:
             assert len(images) == 1, "one figure a cell"
             alts.append(cell.metadata["mystnb"]["image"]["alt"])
@@ -89,8 +93,10 @@ def test_every_figure_has_alternative_text_of_its_own(path):
 
 @every_chapter
 def test_cells_stay_short(path):
-    lines = sorted(len([line for line in cell.source.split("\n") if line.strip()])
-                   for cell in notebooks.code(notebooks.read(path)))
+    lines = sorted(
+        len([line for line in cell.source.split("\n") if line.strip()])
+        for cell in notebooks.code(notebooks.read(path))
+    )
     assert lines[-1] <= 25
     assert lines[len(lines) // 2] <= 10
     assert sum(lines) <= 280

@@ -56,7 +56,9 @@ def test_imports_are_followed_through_the_library():
 
 
 def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_setup(tmp_path):
-    shutil.copytree(ROOT / "lib" / "workbench", tmp_path / "lib" / "workbench", ignore=shutil.ignore_patterns("__py*"))
+    shutil.copytree(
+        ROOT / "lib" / "workbench", tmp_path / "lib" / "workbench", ignore=shutil.ignore_patterns("__py*")
+    )
     sources = ["print('setup')", "from lib.workbench import exercises"]
     path = chapter(tmp_path, *sources, tags={0: ["setup"]})
     first = notebooks.fingerprint(path, tmp_path)
@@ -315,7 +317,7 @@ def test_a_whole_notebook_runs_on_colab(published, tmp_path):
 def test_without_an_address_the_setup_cell_says_what_to_do(tmp_path):
     shown = on_colab(tmp_path, address.SETUP_CELL.format(address=""))
     assert shown.returncode != 0
-    assert "run `make address URL=…`" in shown.stderr
+    assert "`make address URL=…`" in shown.stderr
 
 
 def test_colab_upgrades_keras_only_where_it_is_too_old(monkeypatch):

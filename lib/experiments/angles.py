@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,5 +131,10 @@ def mean_over_seeds(record: records.Record, key: str, **case: Any) -> Estimate:
     return Estimate.from_samples([row[key] for row in record.where(**case)])
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: ``python -m lib.experiments.angles --scale cpu``."""
+    return records.main(CHAPTER, {"kolmogorov": kolmogorov, "worst-pairs": worst_pairs}, argv)
+
+
 if __name__ == "__main__":
-    records.main(CHAPTER, {"kolmogorov": kolmogorov, "worst-pairs": worst_pairs})
+    sys.exit(main())

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lib.press import notebooks
 
-SETUP_CELL = '''\
-# Setup: where the book is not at hand (on Colab), fetch it; then make `lib` importable.
+SETUP_CELL = """\
+# Setup: fetch the book where it is not at hand (on Colab), then make `lib` importable.
 import importlib.util
 import os
 import pathlib
@@ -24,14 +24,18 @@ import sys
 
 ADDRESS = "{address}"
 here = pathlib.Path.cwd()
-root = next((folder for folder in [here, *here.parents] if (folder / "lib" / "workbench").is_dir()), None)
+found = [path for path in [here, *here.parents] if (path / "lib/workbench").is_dir()]
+root = found[0] if found else None
 if root is None:
     root = here / "proof-by-running"
     if not root.exists():
         if not ADDRESS:
-            raise RuntimeError("This copy of the book has no public address yet: run `make address URL=…` in "
-                               "a checkout, or open the notebook inside the repository.")
-        subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, str(root)], check=True)
+            raise RuntimeError(
+                "This copy of the book has no public address yet: run "
+                "`make address URL=…` in a checkout, or open the notebook there."
+            )
+        clone = ["git", "clone", "-q", "--depth", "1", ADDRESS, str(root)]
+        subprocess.run(clone, check=True)
     os.chdir(root / "book")
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
@@ -39,7 +43,7 @@ if importlib.util.find_spec("google.colab"):
     from lib.workbench import colab
 
     colab.prepare()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow in the outputs'''
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # no start-up notes of TensorFlow"""
 
 _BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
 _MARKS = ("# address: begin", "# address: end")

@@ -98,7 +98,9 @@ def _without_addresses(output: NotebookNode) -> str:
 def cost_line(path: Path, root: Path = notebooks.ROOT) -> str:
     """What reading and running a chapter costs, as measured: the first line of its cost cell."""
     words = sum(
-        len(cell.source.split()) for cell in notebooks.read(path).cells if notebooks.SOLUTION not in notebooks.tags(cell)
+        len(cell.source.split())
+        for cell in notebooks.read(path).cells
+        if notebooks.SOLUTION not in notebooks.tags(cell)
     )
     parts = [f"{max(5, 5 * round(words / WORDS_A_MINUTE / 5))} minutes to read"]
     for kind in ("cpu", "gpu"):

@@ -1,8 +1,11 @@
-"""A Sphinx extension: the pages that are made from records, and MathJax served from the site itself.
+"""A Sphinx extension: the pages that are made from records, and a site that is light and complete in itself.
 
 Three directives for the ``.md`` pages of the book. ``claims`` is the table of every claim with its verdict,
 ``claim-count`` a sentence that counts them, ``executions`` the table of what each chapter cost to run. They
 read ``data/`` at build time, so a page cannot say something else than the record.
+
+MathJax is served from the site, as SVG: its fonts are part of the script, while Firefox refuses to load font
+files for a page opened from the disk. What the builder adds and no page uses is left out.
 """
 
 from __future__ import annotations
@@ -23,8 +26,24 @@ from sphinx.util.docutils import SphinxDirective
 from lib.press import notebooks
 from lib.workbench.claims import VERDICTS, Table
 
-#: Of MathJax's 15 MB the site needs the TeX component, its fonts and the extensions TeX loads by itself.
-_MATHJAX = re.compile(r"static/mathjax/(tex-chtml\.js|output/chtml/fonts/.*|input/tex/extensions/.*)$")
+#: Of MathJax's 24 MB the site needs the TeX component with SVG output and the extensions TeX loads by itself.
+_MATHJAX = re.compile(r"static/mathjax/(tex-svg\.js|input/tex/extensions/.*)$")
+#: What Jupyter Book puts on every page and no page of this book uses: live kernels, toggle buttons, design grids.
+_UNUSED_ASSETS = re.compile(r"thebe|toggle|design", re.IGNORECASE)
+_KERNEL_SETTINGS = re.compile(
+    r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
+)
+#: What the theme copies into the site and no page loads: icon scripts and fonts, translations, source maps.
+_UNUSED_FILES = (
+    "scripts/fontawesome.js*",
+    "scripts/*.map",
+    "styles/*.map",
+    "locales",
+    "vendor",
+    "*thebe*",
+    "*toggle*",
+    "*design*",
+)
 
 
 class Generated(SphinxDirective):
@@ -119,11 +138,36 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
                 shutil.copyfile(file.locate(), target)
 
 
+def _mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Drop the scripts and styles that the page does not use, and mend what the builder wrote."""
+    has_formulas = app.env.get_domain("math").data["has_equations"].get(page, False)
+
+    def used(asset: Any) -> bool:
+        described = f"{asset.filename} {asset.attributes.get('body', '')}"
+        return not _UNUSED_ASSETS.search(described) and (has_formulas or "mathjax" not in described.lower())
+
+    for kind in ("script_files", "css_files"):
+        context[kind] = [asset for asset in context[kind] if used(asset)]
+    # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
+    body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def _leave_out_files(app: Sphinx, error: Exception | None) -> None:
+    """Remove from the built site what no page loads."""
+    if error is None and app.builder.format == "html":
+        for pattern in _UNUSED_FILES:
+            for path in (Path(app.outdir) / "_static").glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives and the local MathJax."""
     app.add_directive("claims", Claims)
     app.add_directive("claim-count", ClaimCount)
     app.add_directive("executions", Executions)
-    app.config.mathjax_path = "mathjax/tex-chtml.js"
+    app.config.mathjax_path = "mathjax/tex-svg.js"
+    app.connect("html-page-context", _mend_page, priority=900)
     app.connect("build-finished", _copy_mathjax)
+    app.connect("build-finished", _leave_out_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

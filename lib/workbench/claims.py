@@ -9,8 +9,8 @@ The verdict follows:
 * *corrected*: refuted, and a replacement stated beside it holds.
 
 Every claim names a counterexample, a value that would have given another verdict: a check that cannot fail
-is refused. ``Ledger.table`` shows the values; the lines that `Ledger.claim` prints hold only number, verdict
-and statement, so that they can be compared between machines.
+is refused. ``Ledger.table`` shows the values; what `Ledger.claim` shows holds only number, verdict and
+statement, so that it can be compared between machines.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from IPython.display import display
 
 from lib.workbench import measure, records
 
@@ -112,8 +114,8 @@ class Check:
             object.__setattr__(self, "measured", measure.Estimate.exact(float(self.measured)))
         if self.band.verdict(measure.Estimate.exact(self.counterexample)) == self.verdict:
             raise ValueError(
-                f"counterexample {self.counterexample} must give another verdict than {self.verdict!r} for the band "
-                f"{self.band}: a check that cannot fail checks nothing ({self.statement})"
+                f"counterexample {self.counterexample} must give another verdict than {self.verdict!r} for the "
+                f"band {self.band}: a check that cannot fail checks nothing ({self.statement})"
             )
 
     @property
@@ -133,7 +135,7 @@ class Check:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Claim:
     """One numbered claim of a chapter, with the replacement that corrects it if there is one."""
 
@@ -158,8 +160,14 @@ class Claim:
             return "corrected"
         return verdict
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"Claim {self.id} {self.verdict}: {self.statement}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<p class="claim">Claim {self.id} <b class="verdict {self.verdict}">{self.verdict}</b> '
+            f"{html.escape(self.statement)}</p>"
+        )
 
     def as_record(self) -> dict[str, Any]:
         """The claim as one object of ``data/claims/<chapter>.json``."""
@@ -205,12 +213,15 @@ class Ledger:
         replacement: Check | None = None,
         record: records.Record | None = None,
     ) -> None:
-        """Register the next claim, check it and print its line.
+        """Register the next claim, check it and show its verdict.
 
         Args:
             number: ``"<chapter>.<k>"``; k counts from 1 without a gap. Checking the last claim again (a cell
                 that is run twice) replaces it and all that follow.
-            statement, measured, band, counterexample: as in `Check`.
+            statement: one sentence of plain text.
+            measured: an `Estimate`, or a number that is exact.
+            band: the values for which the statement is true.
+            counterexample: a value for which this check gives another verdict.
             replacement: what holds instead, if the statement is refuted.
             record: the recorded run that was measured; None for a measurement made live.
 
@@ -227,7 +238,7 @@ class Ledger:
         device = measure.device().name if record is None else record.device.name
         claim = Claim(number, check, replacement, tier, device)
         self.claims[int(position) - 1 :] = [claim]
-        print(claim)
+        display(claim)
 
     def summary(self) -> None:
         """Print how many claims there are of each verdict, one comparable line."""

@@ -22,8 +22,8 @@ def prepare() -> bool:
         return False
     if "keras" in sys.modules:
         raise RuntimeError(
-            f"Keras {_installed()} is older than {KERAS_MINIMUM} and already loaded: choose Runtime > Restart session, "
-            "then run the setup cell first"
+            f"Keras {_installed()} is older than {KERAS_MINIMUM} and already loaded: choose Runtime > Restart "
+            "session, then run the setup cell first"
         )
     command = [sys.executable, "-m", "pip", "install", "--quiet", f"keras>={KERAS_MINIMUM}"]
     subprocess.run(command, check=True)

@@ -92,7 +92,8 @@ def svg(figure: Figure) -> str:
         figure: any Matplotlib figure; it stays open.
 
     Returns:
-        The ``<svg …>`` element, without XML header, date or comments, coordinates rounded to 1/100 point.
+        The ``<svg …>`` element, without XML header, date or comments, coordinates rounded to 1/100 point
+        (numbers below 1 are kept: they scale glyphs).
 
     Example:
         >>> figure, axes = plt.subplots()
@@ -106,7 +107,7 @@ def svg(figure: Figure) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].rstrip()
     text = re.sub(r"\s*<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
-    return re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+    return re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", text)
 
 
 class Explorable:
@@ -177,9 +178,7 @@ class Explorable:
         data = base64.b64encode(self.frames[index].encode()).decode()
         alt = html.escape(f"{self.alt} ({self.labels[index]})", quote=True)
         shown = "block" if index == self.start else "none"
-        return (
-            f'<img alt="{alt}" style="display:{shown};max-width:100%" src="data:image/svg+xml;base64,{data}">'
-        )
+        return f'<img alt="{alt}" style="display:{shown};max-width:100%" src="data:image/svg+xml;base64,{data}">'
 
     def _repr_html_(self) -> str:
         return self.html

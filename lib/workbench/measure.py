@@ -103,7 +103,8 @@ def versions() -> dict[str, str | None]:
 def scale() -> str:
     """The scale at which to run: "cpu" or "gpu".
 
-    The environment variable ``BOOK_SCALE`` decides; where it is not set, the device does.
+    The environment variable ``BOOK_SCALE`` decides; where it is not set, the device does (a GPU shows only once
+    Keras is loaded).
 
     Raises:
         ValueError: ``BOOK_SCALE`` is neither "cpu" nor "gpu".
@@ -565,7 +566,7 @@ def _tensorflow_peak(function: Callable[[], Any]) -> Peak:
             "TensorFlow counts no bytes on this CPU, since oneDNN is not in use; call peak_memory_in_fresh_process"
         ) from None
     compiled = getattr(getattr(function, "func", function), "_jit_compile", False)
-    if compiled and place.startswith("CPU") and not _XLA_COUNTED.search(os.environ.get("XLA_FLAGS", "")):
+    if compiled and place.startswith("CPU") and _FRESH not in os.environ:
         raise UnmeasurableError(
             "on a CPU, XLA's library fusions have buffers that TensorFlow does not count; "
             "call peak_memory_in_fresh_process, which switches them off"
@@ -654,8 +655,10 @@ _MALLOC = {
 GPU_SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 # Without its library fusions all of XLA's buffers come from TensorFlow's allocator, which counts them.
-_XLA_COUNTED_FLAG = "--xla_cpu_experimental_ynn_fusion_type="
-_XLA_COUNTED = re.compile(_XLA_COUNTED_FLAG + r"(\s|$)")
+_XLA_COUNTED = "--xla_cpu_experimental_ynn_fusion_type="
+
+# By this variable the fresh process knows that it is one.
+_FRESH = "BOOK_FRESH_PROCESS"
 
 
 def peak_memory_in_fresh_process(
@@ -691,11 +694,11 @@ def peak_memory_in_fresh_process(
         raise ValueError(f"builder: got {target!r}; expected a function at the top of an importable module")
     backend = backend or _backend() or os.environ.get("KERAS_BACKEND")
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    environment = {**os.environ, **_MALLOC, **GPU_SHARED, "PYTHONPATH": path}
+    environment = {**os.environ, **_MALLOC, **GPU_SHARED, _FRESH: "1", "PYTHONPATH": path}
     if backend:
         environment["KERAS_BACKEND"] = backend
     if backend in (None, "tensorflow"):
-        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_COUNTED_FLAG}".strip()
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_COUNTED}".strip()
     command = [sys.executable, "-m", "lib.workbench.measure", target, json.dumps(kwargs)]
     run = functools.partial(subprocess.run, command, cwd=ROOT, capture_output=True, text=True)
     process = run(env=environment)

@@ -1,0 +1,53 @@
+"""What several test files share: skipping with a reason, and the built site."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lib.press import notebooks, site as press
+
+#: What the pages are made from.
+SOURCES = ("book", "data/claims", "data/measured", "lib/press", "_static", "_templates", "_config.yml", "_toc.yml")
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Skip the test, saying why, unless the condition holds; in continuous integration fail instead."""
+    if not condition:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(sentence)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder of the built HTML, built first if it is missing or older than its sources."""
+    folder = notebooks.ROOT / press.SITE
+    with _alone(notebooks.ROOT / "_build" / "site.lock"):
+        stamp = folder.parent / "site.stamp"
+        if not stamp.exists() or stamp.stat().st_mtime < max(map(_newest, SOURCES)):
+            press.build()
+            stamp.touch()
+    return folder
+
+
+def _newest(source: str) -> float:
+    """When a file, or anything below a folder, was last changed."""
+    path = notebooks.ROOT / source
+    return max((file.stat().st_mtime for file in [path, *path.rglob("*")] if _matters(file)), default=0.0)
+
+
+def _matters(file: Path) -> bool:
+    return file.exists() and "__pycache__" not in file.parts and ".ipynb_checkpoints" not in file.parts
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep the other workers of a parallel run waiting; the system frees the lock if this one dies."""
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
