@@ -150,9 +150,6 @@ class _KernelPenalty(keras.regularizers.Regularizer):
     def __call__(self, kernel: Tensor) -> Tensor:
         return self.factor * self._measure(kernel_matrix(kernel))
 
-    def _measure(self, W: Tensor) -> Tensor:
-        raise NotImplementedError
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this penalty."""
         return {"factor": self.factor}
@@ -468,25 +465,27 @@ def self_orthogonality(
     """
     lambda_mean, lambda_pair = _non_negative("lambda_mean", lambda_mean), _non_negative("lambda_pair", lambda_pair)
     S = _soft_signs(outputs, gamma, centred, scale_invariant)
-    diagonal = ops.sum(ops.square(S), axis=0)
-    total = ops.sum(ops.square(ops.sum(S, axis=1))) - ops.sum(diagonal)
-    squares = _squared_gram_norm(S) - ops.sum(ops.square(diagonal))
-    return lambda_mean * ops.square(total) + lambda_pair * squares
+    total = ops.sum(ops.square(ops.sum(S, axis=1))) - ops.sum(ops.square(S))
+    return lambda_mean * ops.square(total) + lambda_pair * _off_diagonal_squares(S)
 
 
-def _squared_gram_norm(S: Tensor) -> Tensor:
-    """‖SᵀS‖² = ‖SSᵀ‖², by the smaller product.
+def _off_diagonal_squares(S: Tensor) -> Tensor:
+    """Σ_{i≠j} Θ_ij² of Θ = SᵀS, by the smaller product.
 
     Both factors of the product are S. Differentiating one and doubling gives the whole gradient with one matrix
     product instead of two.
     """
     fixed = ops.stop_gradient(S)
     samples, filters = ops.shape(S)
-    half = ops.cond(
-        samples < filters,
-        lambda: ops.sum(ops.square(ops.matmul(S, ops.transpose(fixed)))),
-        lambda: ops.sum(ops.square(ops.matmul(ops.transpose(fixed), S))),
-    )
+
+    def by_samples():
+        diagonal = ops.sum(S * fixed, axis=0)
+        return ops.sum(ops.square(ops.matmul(S, ops.transpose(fixed)))) - ops.sum(ops.square(diagonal))
+
+    def by_filters():
+        return ops.sum(ops.square(_off_diagonal(ops.matmul(ops.transpose(fixed), S))))
+
+    half = ops.cond(samples < filters, by_samples, by_filters)
     return 2 * half - ops.stop_gradient(half)
 
 
@@ -530,7 +529,10 @@ class SelfOrthogonality(_KernelWrapper):
         lambda_pair: λ₂, not negative.
         centred: Whether to subtract each filter's mean over the batch.
         scale_invariant: Whether to divide by each filter's root mean square over the batch.
-        subtract_floor: Whether to subtract :func:`sampling_floor` of the batch, so that orthogonal filters pay 0
+        sample_stride: Look at every n-th sample only. The statistic costs n times less and its sampling floor is n
+            times higher. Worth it after a convolution, whose many positions say much the same; there n should have
+            no factor in common with the width of the output.
+        subtract_floor: Whether to subtract :func:`sampling_floor` of the samples, so that orthogonal filters pay 0
             on average and the loss can be read. It changes no gradient.
         **kwargs: Arguments of every Keras layer. ``dtype`` is that of the wrapped layer by default.
 
@@ -556,6 +558,7 @@ class SelfOrthogonality(_KernelWrapper):
         *,
         centred: bool = False,
         scale_invariant: bool = False,
+        sample_stride: int = 1,
         subtract_floor: bool = False,
         **kwargs: Any,
     ):
@@ -569,6 +572,7 @@ class SelfOrthogonality(_KernelWrapper):
         self.lambda_pair = _non_negative("lambda_pair", lambda_pair)
         self.centred = bool(centred)
         self.scale_invariant = bool(scale_invariant)
+        self.sample_stride = _positive_integer("sample_stride", sample_stride)
         self.subtract_floor = bool(subtract_floor)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -582,20 +586,29 @@ class SelfOrthogonality(_KernelWrapper):
     def _penalty(self, outputs: Tensor) -> Tensor:
         if getattr(self.layer, "data_format", None) == "channels_first":
             outputs = ops.moveaxis(outputs, 1, -1)
+        filters = outputs.shape[-1]
+        outputs = ops.reshape(outputs, (-1, filters))[:: self.sample_stride]
         weights = (self.lambda_mean, self.lambda_pair)
         penalty = self_orthogonality(
             outputs, self.gamma, *weights, centred=self.centred, scale_invariant=self.scale_invariant
         )
         if self.subtract_floor:
-            filters = outputs.shape[-1]
-            samples = ops.cast(ops.size(outputs), penalty.dtype) / filters
+            samples = ops.cast(ops.shape(outputs)[0], penalty.dtype)
             penalty = penalty - sampling_floor(filters, 1, *weights) / samples
         return penalty
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
-        names = ("gamma", "lambda_mean", "lambda_pair", "centred", "scale_invariant", "subtract_floor")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        return {
+            **super().get_config(),
+            "gamma": self.gamma,
+            "lambda_mean": self.lambda_mean,
+            "lambda_pair": self.lambda_pair,
+            "centred": self.centred,
+            "scale_invariant": self.scale_invariant,
+            "sample_stride": self.sample_stride,
+            "subtract_floor": self.subtract_floor,
+        }
 
 
 @contextmanager
@@ -620,9 +633,10 @@ def polar(matrix: Tensor, sigma_min: float = 1e-6) -> Tensor:
 
     With V = AΣBᵀ the singular value decomposition, W = ABᵀ. The Newton-Schulz step X ← X(3I − XᵀX)/2 applies
     p(σ) = σ(3 − σ²)/2 to all singular values, which draws (0, 1] to 1. If all lie in [ℓ, 1], stretching X by
-    ρ = √(3/(1 + ℓ + ℓ²)) before the step sends them to [p(ρℓ), 1], the best lower end possible. A stretch above 1.6
-    is not taken: it would send values near 1 close to 0 and back, and lose their digits. Small values then grow
-    2.4-fold a step, not 1.5-fold, and following ℓ from ``sigma_min`` gives the number of steps in advance: 20.
+    ρ = √(3/(1 + ℓ + ℓ²)) before the step sends them to [p(ρℓ), 1], the best lower end possible. But from ρ = 4/3
+    on, σ → p(ρσ) repels its own fixed point: large values jump about while the small ones grow, and the rounding
+    errors of the gradient grow with every jump. So ρ stays at 4/3 until ℓ is large. Small values then double at
+    each step, and following ℓ from ``sigma_min`` gives the number of steps in advance: 24.
 
     The gradient passes through the steps. A gradient through the singular value decomposition itself would divide
     by differences of singular values, which are all equal where it matters most: at an orthogonal matrix.
@@ -655,7 +669,7 @@ def polar(matrix: Tensor, sigma_min: float = 1e-6) -> Tensor:
     X = V / ops.stop_gradient(bound)  # W does not depend on the scale of V, so the scale needs no gradient
     identity = ops.eye(V.shape[1], dtype=V.dtype)
     while 1 - lower > 1e-15:  # one step after ℓ is 1 in float32, because the gradient converges a step later
-        stretch = min(math.sqrt(3 / (1 + lower + lower**2)), 1.6)
+        stretch = min(math.sqrt(3 / (1 + lower + lower**2)), 4 / 3)
         X = ops.matmul(X, 1.5 * stretch * identity - 0.5 * stretch**3 * _gram(X))
         lower = stretch * lower * (3 - (stretch * lower) ** 2) / 2
     return X

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.press import notebooks, site as press
+from lib.press import notebooks
+from lib.press import site as press
 
 #: What the pages are made from.
 SOURCES = ("book", "data/claims", "data/measured", "lib/press", "_static", "_templates", "_config.yml", "_toc.yml")
@@ -51,3 +52,29 @@ def _alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture(scope="session")
+def keras():
+    """Keras on the backend of this run, the one that KERAS_BACKEND names."""
+    from importlib import import_module, util
+
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    require(util.find_spec(backend) is not None, f"{backend}, the backend of this run, is not installed")
+    return import_module("keras")
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Plays Keras on a backend or a device that this machine may not have: its new tensors are ``tensor``."""
+    import sys
+    from types import SimpleNamespace
+
+    def play(backend, tensor, **modules):
+        keras = SimpleNamespace(
+            ops=SimpleNamespace(zeros=lambda _: tensor), config=SimpleNamespace(backend=lambda: backend)
+        )
+        for name, module in {"keras": keras, **modules}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    return play

@@ -44,6 +44,24 @@ def test_the_largest_cosine_is_the_brute_force_one():
     assert value == pytest.approx(np.abs(np.cos(angles.pairwise_angles(vectors))).max(), rel=1e-5)
 
 
+def test_naive_quadrature_finds_the_articles_variances():
+    assert experiments.variance_by_quadrature(2) == pytest.approx(np.pi**2 / 12, rel=1e-12)
+    assert experiments.variance_by_quadrature(20) == pytest.approx(0.0525832, abs=5e-8)
+
+
+def test_the_normal_stand_in_has_the_tabulated_errors():
+    # Largest CDF errors at n = 10 for the variances 1/n, 1/(n − 1), 1/(n − 2), from an independent quadrature.
+    errors = [experiments.normal_error(10, 1 / (10 - k)) for k in (0, 1, 2)]
+    np.testing.assert_allclose(errors, [0.0174, 0.0050, 0.0109], atol=5e-5)
+
+
+def test_spread_is_one_for_isotropic_vectors_and_more_for_stretched_ones():
+    vectors = np.random.default_rng(0).standard_normal((3000, 40))
+    estimate = experiments.spread(vectors, seeds=range(8))
+    assert abs(estimate.value - 1) < 0.1
+    assert experiments.spread(vectors * np.where(np.arange(40) == 0, 9, 1), seeds=range(8)).low > 2
+
+
 def test_pairs_are_of_different_rows():
     vectors = np.eye(5)
     np.testing.assert_allclose(experiments.pair_cosines(vectors, 200, seed=0), 0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The experiments of chapter 2: they measure what they say, and a net that learns nothing is reported, not hidden."""
+"""The experiments of chapter 2: they measure what they say, and a net that explodes is a result."""
 
 import math
 import runpy
@@ -155,9 +155,11 @@ def test_a_dead_net_has_length_zero_and_no_angle():
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_angles_follow_the_correlation_map(activation):
-    cosines = experiments.angles_through_depth(400, 4, activation, correlation=0.3, nets=60)
+    n, L = 200, 4
+    cosines = experiments.angles_through_depth(n, L, activation, correlation=0.3, nets=1000)
     np.testing.assert_allclose(cosines[:, 0], 0.3, atol=1e-9)
-    np.testing.assert_allclose(cosines.mean(axis=0), experiments.predicted_cosines(activation, 0.3, 4), atol=0.02)
+    error = np.abs(cosines.mean(axis=0) - experiments.predicted_cosines(activation, 0.3, L))
+    assert np.all(error <= 4 * stats.sem(cosines) + 0.5 * np.arange(L + 1) / n + 1e-9)
 
 
 def test_relu_closes_a_right_angle_as_tabulated():
@@ -176,9 +178,9 @@ def test_orthogonal_layers_keep_every_angle():
 
 @pytest.fixture
 def few_images(monkeypatch):
-    """A training set of 1,280 images and a test set of 500."""
+    """A training set of 640 images and a test set of 500."""
     (images, labels), (test_images, test_labels) = experiments._images()
-    few = (images[:1280], labels[:1280]), (test_images[:500], test_labels[:500])
+    few = (images[:640], labels[:640]), (test_images[:500], test_labels[:500])
     monkeypatch.setattr(experiments, "_images", lambda: few)
     return few
 
@@ -219,7 +221,7 @@ def test_a_stack_is_the_loop_over_its_layers(stack, activation):
 def test_what_is_not_known_is_refused():
     with pytest.raises(ValueError, match="activation must be one of relu, tanh, got 'gelu'"):
         experiments.Stack(3, "gelu")
-    with pytest.raises(ValueError, match="stack must be one of gaussian; .*, got 'deep'"):
+    with pytest.raises(ValueError, match=r"stack must be one of gaussian; .*, got 'deep'"):
         experiments.train_stack(3, "deep")
     with pytest.raises(ValueError, match="law"):
         experiments.closeness(3, 3, "cauchy")
@@ -256,7 +258,7 @@ def test_a_run_repeats_with_its_seed():
 
 @pytest.mark.usefixtures("few_images")
 def test_a_shallow_net_learns_and_a_dead_one_does_not():
-    alive = experiments.train_stack(3, "gaussian", "relu", rate=1e-3, epochs=2)
+    alive = experiments.train_stack(3, "gaussian", "relu", rate=3e-3, epochs=2)
     assert alive["loss"].shape == alive["accuracy"].shape == (2,)
     assert alive["loss"][1] < alive["loss"][0]
     assert alive["accuracy"][1] > 0.5
@@ -268,7 +270,8 @@ def test_a_shallow_net_learns_and_a_dead_one_does_not():
 
 @pytest.mark.usefixtures("few_images")
 def test_an_exploded_run_is_a_result():
-    run = experiments.train_stack(2, "gaussian", "relu", rate=1e30, epochs=3, width=16)
+    # 400 layers, each longer by √2, leave the range of float32.
+    run = experiments.train_stack(400, "gaussian, too large", "relu", epochs=3)
     assert run["exploded"] is True
     np.testing.assert_array_equal(run["loss"], [np.inf] * 3)
     assert run["accuracy"].shape == (3,)

@@ -31,6 +31,7 @@ from lib.orthogonality import (
 )
 
 BACKEND = keras.backend.backend()
+DOUBLE = BACKEND == "tensorflow"  # elsewhere Keras computes a float64 product or tanh in float32
 SHAPES = [(6, 4), (4, 6), (5, 5), (3, 2, 2, 5), (1, 2, 7)]  # k < d, k > d, k = d, and two convolutions
 PENALTIES = [SoftOrthogonality, OffDiagonalOrthogonality, SpectralIsometry, MutualCoherence]
 
@@ -41,7 +42,7 @@ def exact(penalty):
 
 
 def value_and_gradient(function, x):
-    """Value and gradient in double precision by the backend's own differentiation."""
+    """Value and gradient by the backend's own differentiation, in double precision if Keras has it there."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -53,18 +54,17 @@ def value_and_gradient(function, x):
     if BACKEND == "jax":
         import jax
 
-        with jax.enable_x64(True):
-            value, gradient = jax.value_and_grad(function)(jax.numpy.asarray(x, "float64"))
-            return float(value), np.asarray(gradient)
+        value, gradient = jax.value_and_grad(function)(jax.numpy.asarray(x, "float32"))
+        return float(value), np.asarray(gradient)
     import torch
 
-    x = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor(x, dtype=torch.float32, requires_grad=True)
     value = function(x)
     value.backward()
     return float(value.detach()), x.grad.numpy()
 
 
-def finite_differences(function, x, step=1e-5):
+def finite_differences(function, x, step=1e-6):
     """Gradient of a NumPy function by central differences, error about step²."""
     gradient = np.empty_like(x)
     for index in np.ndindex(x.shape):
@@ -77,10 +77,9 @@ def finite_differences(function, x, step=1e-5):
 def agrees_with(function, reference, x):
     """The function has the value and the gradient of its NumPy reference at x."""
     value, gradient = value_and_gradient(function, x)
-    assert value == pytest.approx(reference(x), rel=1e-9)
-    np.testing.assert_allclose(
-        gradient, finite_differences(reference, x), rtol=1e-5, atol=1e-6 * abs(gradient).max()
-    )
+    expected = finite_differences(reference, x)
+    assert value == pytest.approx(reference(x), rel=1e-9 if DOUBLE else 1e-5)
+    np.testing.assert_allclose(gradient, expected, atol=(1e-7 if DOUBLE else 1e-5) * abs(expected).max())
 
 
 def normal(*shape, seed=0):
@@ -205,7 +204,7 @@ def test_a_penalty_has_the_value_and_gradient_of_its_definition(penalty, shape):
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_orthonormal_filters_pay_nothing_and_the_gradient_is_finite(penalty):
     value, gradient = value_and_gradient(exact(penalty), haar(8, 5))
-    assert value < 1e-12
+    assert value < (1e-12 if DOUBLE else 1e-6)
     assert np.isfinite(gradient).all()
 
 
@@ -268,16 +267,15 @@ def test_a_penalty_survives_serialization(penalty):
     assert copy.get_config()["factor"] == penalty.factor
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-def test_training_on_a_penalty_alone_makes_the_filters_orthogonal(penalty):
-    layers = [keras.layers.Conv2D(6, 2, kernel_regularizer=penalty(1.0)), keras.layers.Flatten()]
-    layers.append(keras.layers.Dense(8, kernel_regularizer=penalty(1.0)))
+def test_training_on_a_penalty_alone_makes_the_filters_orthogonal():
     keras.utils.set_random_seed(1)
-    model = compiled(keras.Sequential([keras.Input((4, 4, 2)), *layers]), 0.02)
-    before = [coherence(array(layers[i].kernel)) for i in (0, 2)]
-    model.fit(np.zeros((32, 4, 4, 2)), np.zeros((32, 8)), batch_size=1, epochs=3, verbose=0)
-    after = [coherence(array(layers[i].kernel)) for i in (0, 2)]
-    assert max(np.divide(after, before)) < 0.6
+    convolutions = [keras.layers.Conv2D(6, 2, kernel_regularizer=penalty(1.0)) for penalty in PENALTIES]
+    dense = [keras.layers.Dense(6, kernel_regularizer=penalty(1.0)) for penalty in PENALTIES]
+    model = keras.Sequential([keras.Input((5, 5, 2)), *convolutions, keras.layers.Flatten(), *dense])
+    before = [coherence(array(layer.kernel)) for layer in convolutions + dense]
+    compiled(model, 0.02).fit(np.zeros((64, 5, 5, 2)), np.zeros((64, 6)), batch_size=1, epochs=2, verbose=0)
+    after = [coherence(array(layer.kernel)) for layer in convolutions + dense]
+    assert max(np.divide(after, before)) < 0.7
 
 
 def compiled(model, learning_rate=0.01):
@@ -299,11 +297,11 @@ def pair(theta, d=2):
 @pytest.mark.parametrize("degrees", [0, 10, 45, 60, 90, 120, 170, 180])
 def test_signs_agree_as_often_as_the_wedge_says(degrees):
     theta = math.radians(degrees)
-    samples = 100_000
+    samples = 20_000
     measured = array(sign_agreement(normal(samples, 2) @ pair(theta), gamma=1e6))[0, 1]
     expected = expected_agreement(theta)
     deviation = math.sqrt((1 - expected**2) / samples)
-    assert measured == pytest.approx(expected, abs=4 * deviation + 1e-5)
+    assert measured == pytest.approx(expected, abs=4 * deviation + 5e-4)  # float32 sums
 
 
 @given(st.floats(-1, 1))
@@ -468,6 +466,26 @@ def test_an_activation_is_given_back_even_when_the_layer_fails():
     assert layer.layer.activation is keras.activations.relu
 
 
+class Linear(keras.layers.Layer):
+    """A layer of one's own, without an activation."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4))
+
+    def call(self, x):
+        return ops.matmul(x, self.kernel)
+
+
+@pytest.mark.parametrize("wrapper", [SelfOrthogonality, Orthogonalized])
+def test_any_layer_with_a_kernel_can_be_wrapped(wrapper):
+    x = normal(8, 6).astype("float32")
+    layer = wrapper(Linear())
+    y = layer(x, training=True) if wrapper is SelfOrthogonality else layer(x)
+    kernel = layer.kernel if wrapper is Orthogonalized else layer.layer.kernel
+    np.testing.assert_allclose(array(y), x @ array(kernel), atol=1e-5)
+    assert len(layer.losses) == (wrapper is SelfOrthogonality)
+
+
 @pytest.mark.parametrize("centred", [False, True])
 def test_the_positions_of_a_convolution_are_samples(centred):
     x = normal(3, 6, 6, 2).astype("float32")
@@ -496,6 +514,17 @@ def test_channels_may_come_first():
     assert float(first.losses[0]) == pytest.approx(float(last.losses[0]), rel=1e-4)
 
 
+def test_a_stride_looks_at_every_nth_sample():
+    x = normal(7, 3, 6).astype("float32")  # 21 positions, 11 of them looked at
+    layer = SelfOrthogonality(keras.layers.Dense(5, use_bias=False), sample_stride=2)
+    layer(x, training=True)
+    y = x.reshape(21, 6)[::2] @ array(layer.layer.kernel)
+    assert float(layer.losses[0]) == pytest.approx(penalty_of(agreement(y)), rel=1e-3)
+    floored = SelfOrthogonality(layer.layer, sample_stride=2, subtract_floor=True)
+    floored(x, training=True)
+    assert float(floored.losses[0]) == pytest.approx(float(layer.losses[0]) - sampling_floor(5, 11), rel=1e-3)
+
+
 def test_subtracting_the_floor_moves_the_loss_by_the_floor():
     x = normal(2, 10, 6).astype("float32")
     plain = SelfOrthogonality(keras.layers.Dense(5))
@@ -505,7 +534,9 @@ def test_subtracting_the_floor_moves_the_loss_by_the_floor():
     assert float(plain.losses[0]) - float(floored.losses[0]) == pytest.approx(sampling_floor(5, 20), rel=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"centred": True, "scale_invariant": True, "subtract_floor": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"centred": True, "scale_invariant": True, "sample_stride": 2, "subtract_floor": True}]
+)
 def test_training_with_the_module_drives_filters_apart(options):
     keras.utils.set_random_seed(2)
     dense = keras.layers.Dense(8, use_bias=False)
@@ -523,7 +554,7 @@ def test_training_with_the_module_drives_filters_apart(options):
 @pytest.mark.parametrize("wrapped", ["dense", "conv"])
 def test_the_module_survives_saving(wrapped, tmp_path):
     inner = keras.layers.Dense(4, activation="relu") if wrapped == "dense" else keras.layers.Conv1D(4, 2)
-    options = {"gamma": 5.0, "lambda_mean": 3.0, "lambda_pair": 2.0}
+    options = {"gamma": 5.0, "lambda_mean": 3.0, "lambda_pair": 2.0, "sample_stride": 3}
     layer = SelfOrthogonality(inner, **options, centred=True, scale_invariant=True, subtract_floor=True)
     model = keras.Sequential([keras.Input((6, 3)), layer])
     model.save(tmp_path / "model.keras")
@@ -584,25 +615,19 @@ def test_polar_has_the_gradient_of_the_polar_factor(shape):
     def reference(V):
         return np.sum(G * scipy.linalg.polar(V)[0])
 
-    value, gradient = value_and_gradient(lambda V: ops.sum(ops.convert_to_tensor(G, V.dtype) * polar(V)), V)
-    assert value == pytest.approx(reference(V), rel=1e-7)
-    np.testing.assert_allclose(gradient, finite_differences(reference, V), atol=1e-7 * abs(gradient).max() + 1e-8)
-    assert np.sum(gradient * V) == pytest.approx(0, abs=1e-7)  # the scale of V does not matter
+    def objective(V):
+        return ops.sum(ops.convert_to_tensor(G, V.dtype) * polar(V))
+
+    agrees_with(objective, reference, V)
+    gradient = value_and_gradient(objective, V)[1]
+    assert np.sum(gradient * V) == pytest.approx(0, abs=1e-5)  # the scale of V does not matter
 
 
 def test_at_an_orthogonal_matrix_the_gradient_is_the_tangent_part():
     W, G = haar(6, 3), normal(6, 3)
     _, gradient = value_and_gradient(lambda V: ops.sum(ops.convert_to_tensor(G, V.dtype) * polar(V)), W)
     tangent = G - W @ (W.T @ G + G.T @ W) / 2
-    np.testing.assert_allclose(gradient, tangent, atol=1e-7)
-
-
-LAYERS = {
-    "dense": (lambda: keras.layers.Dense(4, activation="tanh"), (7,)),
-    "wide dense": (lambda: keras.layers.Dense(9, use_bias=False), (5,)),
-    "conv": (lambda: keras.layers.Conv2D(6, 2, activation="relu"), (5, 5, 3)),
-    "wide conv": (lambda: keras.layers.Conv1D(8, 2), (5, 2)),
-}
+    np.testing.assert_allclose(gradient, tangent, atol=1e-12 if DOUBLE else 3e-6)
 
 
 def defect(kernel):
@@ -612,29 +637,41 @@ def defect(kernel):
     return abs(W.T @ W - np.eye(W.shape[1])).max()
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_kernel_is_orthogonal_before_during_and_after_training(name, tmp_path):
-    make, shape = LAYERS[name]
+def test_kernels_are_orthogonal_before_during_and_after_training(tmp_path):
     keras.utils.set_random_seed(3)
-    layer = Orthogonalized(make())
-    model = compiled(
-        keras.Sequential([keras.Input(shape), layer, keras.layers.Flatten(), keras.layers.Dense(1)]), 0.05
-    )
-    x, seen = normal(64, *shape).astype("float32"), []
-    start, bias = array(layer.kernel), [array(v).copy() for v in layer.layer.trainable_variables[1:]]
-    seen.append(defect(layer.kernel))
-    target = np.sin(x.reshape(64, -1).sum(axis=1, keepdims=True))
+    layers = [
+        Orthogonalized(keras.layers.Conv2D(6, 2, activation="relu"), 1e-3),  # 12 numbers in a filter
+        Orthogonalized(keras.layers.Conv2D(30, 2), 1e-3),  # 24, for 30 filters
+        keras.layers.Flatten(),
+        Orthogonalized(keras.layers.Dense(4, activation="tanh"), 1e-3),
+        Orthogonalized(keras.layers.Dense(9, use_bias=False), 1e-3),  # 4, for 9 filters
+        keras.layers.Dense(1),
+    ]
+    model = compiled(keras.Sequential([keras.Input((4, 4, 3)), *layers]), 0.05)
+    x = normal(64, 4, 4, 3).astype("float32")
+    wrapped = [layer for layer in layers if isinstance(layer, Orthogonalized)]
+    start, seen = [array(layer.kernel) for layer in wrapped], []
+    biases = [layer.layer.bias for layer in wrapped[:3]]
     for _ in range(3):
-        losses = model.fit(x, target, batch_size=16, epochs=3, verbose=0).history["loss"]
-        seen.append(defect(layer.kernel))
+        seen += [defect(layer.kernel) for layer in wrapped]
+        model.fit(x, np.sin(x.sum(axis=(1, 2, 3))), batch_size=16, epochs=3, verbose=0)
+    seen += [defect(layer.kernel) for layer in wrapped]
     assert max(seen) < 1e-5
-    assert abs(array(layer.kernel) - start).max() > 0.05  # it did learn
-    assert all(abs(array(v) - b).max() > 0 for v, b in zip(layer.layer.trainable_variables[1:], bias, strict=True))
-    assert np.isfinite(losses).all()
+    assert all(abs(array(layer.kernel) - old).max() > 0.05 for layer, old in zip(wrapped, start, strict=True))
+    assert all(abs(array(bias)).max() > 0.01 for bias in biases)
 
     model.save(tmp_path / "model.keras")
     copy = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(array(copy(x)), array(model(x)), atol=1e-5)
+    assert copy.layers[0].sigma_min == 1e-3
+
+
+LAYERS = {
+    "dense": (lambda: keras.layers.Dense(4, activation="tanh"), (7,)),
+    "wide dense": (lambda: keras.layers.Dense(9, use_bias=False), (5,)),
+    "conv": (lambda: keras.layers.Conv2D(6, 2, activation="relu"), (5, 5, 3)),
+    "wide conv": (lambda: keras.layers.Conv1D(8, 2), (5, 2)),
+}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -651,7 +688,7 @@ def test_the_layer_computes_with_the_orthogonal_kernel_and_can_be_unwrapped(name
 
 
 def test_the_gradient_of_a_wrapped_layer_is_that_of_the_composition():
-    layer = Orthogonalized(keras.layers.Dense(3, use_bias=False, dtype="float64"))
+    layer = Orthogonalized(keras.layers.Dense(3, use_bias=False, dtype="float64" if DOUBLE else "float32"))
     x, G, V = normal(5, 4), normal(5, 3, seed=1), normal(4, 3, seed=2)
     layer.build((None, 4))
 
@@ -662,8 +699,6 @@ def test_the_gradient_of_a_wrapped_layer_is_that_of_the_composition():
     def reference(V):
         return np.sum(G * (x @ scipy.linalg.polar(V)[0]))
 
-    if BACKEND == "jax":  # a float64 variable needs double precision switched on
-        pytest.skip("covered by the gradient of polar and by training")
     agrees_with(through_the_layer, reference, V)
 
 
@@ -703,6 +738,7 @@ def test_mixed_precision_keeps_statistics_in_float32(policy):
     assert keras.backend.standardize_dtype(z.dtype) == policy.removeprefix("mixed_")
     assert defect(hard.kernel) < 1e-5
 
+    hard.sigma_min = 1e-2  # fewer steps to compile
     model = compiled(keras.Sequential([keras.Input((6,)), module, hard]))
     history = model.fit(x, np.zeros((32, 5)), epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
@@ -737,6 +773,9 @@ ERRORS = {
     "lambda_mean must not be negative, got -0.5": lambda: agreement_penalty(np.eye(2), -0.5),
     "lambda_pair must not be negative, got -3": lambda: self_orthogonality(np.ones((4, 2)), 10.0, 1.0, -3),
     "b must be a positive integer, got 0": lambda: sampling_floor(3, 0),
+    "sample_stride must be a positive integer, got 0": lambda: SelfOrthogonality(
+        keras.layers.Dense(2), sample_stride=0
+    ),
     "layer must be a Keras layer, got 'dense'": lambda: SelfOrthogonality("dense"),
     "layer must have a function as activation": lambda: SelfOrthogonality(
         keras.layers.Dense(2, activation=keras.layers.ReLU())

@@ -8,8 +8,13 @@ def documented(x: int) -> int:
 
     At some length.
     """
-
     return x + 1
+
+
+class Spaced:
+    """A class whose docstring is followed by a blank line."""
+
+    number = 1
 
 
 class Thing:
@@ -26,6 +31,7 @@ def plain() -> None:
 
 def test_docstrings_are_left_out():
     assert show(documented).text == "def documented(x: int) -> int:\n    return x + 1"
+    assert show(Spaced).text == "class Spaced:\n    number = 1"
     assert '"""' not in show(Thing).text
     assert "return 2" in show(Thing).text
     assert show(plain).text == "def plain() -> None:\n    pass"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.integrate import quad
 
 from lib import angles
 from lib.workbench import records
@@ -76,6 +77,31 @@ def critical_distance(tests: int, level: float = 0.01) -> float:
     return float(stats.kstwobign.isf(1 - (1 - level) ** (1 / tests)))
 
 
+def variance_by_quadrature(n: int) -> float:
+    """Variance of the angle by integrating its density numerically: the naive way to ½ψ′(n/2).
+
+    Example:
+        >>> round(variance_by_quadrature(3), 6)
+        0.467401
+    """
+
+    def moment(power: int) -> float:
+        return quad(lambda u: u**power * np.cos(u) ** (n - 2), -np.pi / 2, np.pi / 2, epsabs=0)[0]
+
+    return moment(2) / moment(0)
+
+
+def normal_error(n: int, variance: float) -> float:
+    """Largest error of a normal law with this variance as a stand-in for the law of the angle, over all angles.
+
+    Example:
+        >>> round(normal_error(10, 1 / 9), 4)
+        0.005
+    """
+    grid = np.linspace(0, np.pi, 20_001)
+    return float(np.abs(stats.norm(np.pi / 2, variance**0.5).cdf(grid) - angles.angle(n).cdf(grid)).max())
+
+
 def largest_cosines(n: int, count: int, seeds: Sequence[int]) -> NDArray[np.float64]:
     """Largest |cos| among all pairs of ``count`` Gaussian vectors, one value a seed."""
     values = []
@@ -94,6 +120,18 @@ def pair_cosines(vectors: NDArray, pairs: int, seed: int) -> NDArray[np.float64]
     first = rng.integers(0, len(vectors), pairs)
     second = (first + rng.integers(1, len(vectors), pairs)) % len(vectors)
     return np.cos(angles.angle_between(vectors[first], vectors[second]))
+
+
+def spread(vectors: NDArray, seeds: Sequence[int], pairs: int = 5000) -> Estimate:
+    """Mean squared cosine of random pairs of rows, times their length n: 1 for isotropic vectors of R^n.
+
+    Example:
+        >>> estimate = spread(np.random.default_rng(0).standard_normal((2000, 50)), seeds=range(5))
+        >>> estimate.low < 1 < estimate.high
+        True
+    """
+    n = vectors.shape[1]
+    return Estimate.from_samples([n * np.mean(pair_cosines(vectors, pairs, seed) ** 2) for seed in seeds])
 
 
 def centred(vectors: NDArray) -> NDArray:

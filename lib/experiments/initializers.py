@@ -28,7 +28,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lib.initializers import Orthogonal, Scaled, correlation_map
+from lib.initializers import Orthogonal, Scaled, activation_gain, correlation_map
 from lib.workbench import corpora, records
 
 CHAPTER = "02-initializers"
@@ -226,7 +226,8 @@ def angles_through_depth(
         depth: L.
         activation: name of the Keras activation.
         law: as in :func:`draw_matrices`.
-        correlation: the cosine of the inputs, whose second moment is 1.
+        correlation: the cosine of the inputs. Their second moment is 1/gain², so that already the first
+            pre-activations are standard normal.
         nets: number of independent nets.
         seed: of inputs and matrices.
 
@@ -239,7 +240,8 @@ def angles_through_depth(
     """
     q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((nets, width, 2)))
     u, v = q[..., 0], correlation * q[..., 0] + math.sqrt(1 - correlation**2) * q[..., 1]
-    states = propagate(math.sqrt(width) * np.stack([u, v], -1), depth, activation, law, activation, seed)
+    x = math.sqrt(width) / activation_gain(activation) * np.stack([u, v], -1)
+    states = propagate(x, depth, activation, law, activation, seed)
     norms = np.linalg.norm(states, axis=2)
     with np.errstate(invalid="ignore"):
         return (np.prod(states, axis=3).sum(axis=2) / norms.prod(axis=2)).T

@@ -10,6 +10,7 @@ files for a page opened from the disk. What the builder adds and no page uses is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -54,6 +55,8 @@ class Generated(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
+        """Parse the computed Markdown in the place of the directive."""
+        self.env.note_dependency(__file__)
         for path in notebooks.chapters():
             for record in (notebooks.claims(path), *notebooks.measured(path).glob("execution.*.json")):
                 self.env.note_dependency(str(record))
@@ -102,7 +105,7 @@ class Executions(Generated):
                     f"| [{_title(path)}]({path.name}) | {record['seconds']:.0f} s "
                     f"| {record['peak_memory_bytes'] / 2**30:.1f} GiB | {record['device']} | {record['date']} |"
                 )
-        versions = ", ".join(f"{name} {version}" for name, version in newest.get("versions", {}).items())
+        versions = ", ".join(f"{name} {version}" for name, version in newest.get("versions", {}).items() if version)
         return [*lines, "", f"The stored outputs were made with {versions}."]
 
 
@@ -138,7 +141,7 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
                 shutil.copyfile(file.locate(), target)
 
 
-def _mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Drop the scripts and styles that the page does not use, and mend what the builder wrote."""
     has_formulas = app.env.get_domain("math").data["has_equations"].get(page, False)
 
@@ -166,6 +169,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("claims", Claims)
     app.add_directive("claim-count", ClaimCount)
     app.add_directive("executions", Executions)
+    # A change of this file is a change of every page: the value is part of what Sphinx compares between builds.
+    app.add_config_value("press_version", hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), "html")
     app.config.mathjax_path = "mathjax/tex-svg.js"
     app.connect("html-page-context", _mend_page, priority=900)
     app.connect("build-finished", _copy_mathjax)

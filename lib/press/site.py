@@ -17,6 +17,8 @@ import yaml
 from lib.press import notebooks
 
 SITE = Path("_build/html")
+#: Touched by every whole build; older than a source, it says that the site is stale.
+STAMP = Path("_build/site.stamp")
 #: A chapter with fewer words than this did not survive the build.
 LEAST_WORDS = {"chapter": 800, "page": 20}
 
@@ -46,6 +48,7 @@ def build(root: Path = notebooks.ROOT) -> Path:
         raise SiteError("the build failed; its warnings stand above")
     if problems := [f"{document}: {problem}" for document in documents(root) for problem in check(document, root)]:
         raise SiteError("the pages were built but are not whole:\n" + "\n".join(problems))
+    (root / STAMP).touch()
     return root / SITE / "index.html"
 
 

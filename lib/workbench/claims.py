@@ -164,10 +164,7 @@ class Claim:
         return f"Claim {self.id} {self.verdict}: {self.statement}"
 
     def _repr_html_(self) -> str:
-        return (
-            f'<p class="claim">Claim {self.id} <b class="verdict {self.verdict}">{self.verdict}</b> '
-            f"{html.escape(self.statement)}</p>"
-        )
+        return f'<p class="claim">Claim {self.id} {_badge(self.verdict)} {html.escape(self.statement)}</p>'
 
     def as_record(self) -> dict[str, Any]:
         """The claim as one object of ``data/claims/<chapter>.json``."""
@@ -287,6 +284,10 @@ class Table:
 
     def __repr__(self) -> str:
         return "\n".join(" | ".join(cells) for cells in self.cells())
+
+
+def _badge(cell: str) -> str:
+    return f'<b class="verdict {cell}">{cell}</b>' if cell in VERDICTS else cell
 
 
 def _checks(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,179 @@
+"""How sure a number is: intervals for means, medians and proportions, and a value with its interval."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import bdtr, ndtri, stdtrit
+
+
+def interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval for the mean of independent samples, one a seed.
+
+    mean ± t_{n-1} · s / √n, with s the sample standard deviation (Student, 1908). Exact for normal samples.
+
+    Args:
+        samples: shape (n,), n ≥ 2, finite.
+        confidence: probability with which the interval covers the mean, in (0, 1).
+
+    Returns:
+        The two ends (low, high).
+
+    Raises:
+        ValueError: fewer than two samples, a sample that is not finite, a confidence outside (0, 1).
+
+    Example:
+        >>> low, high = interval([1.0, 2.0, 3.0])
+        >>> print(f"{low:.3f} {high:.3f}")
+        -0.484 4.484
+    """
+    x = _checked_samples(samples)
+    half = stdtrit(x.size - 1, 0.5 + _checked_confidence(confidence) / 2) * x.std(ddof=1) / math.sqrt(x.size)
+    return float(x.mean() - half), float(x.mean() + half)
+
+
+def median_interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval for the median from order statistics: the sign test turned round. It assumes no distribution.
+
+    With x_(1) ≤ … ≤ x_(n), the interval [x_(k), x_(n+1-k)] covers the median with probability
+    1 - 2 P(Binomial(n, ½) < k); k is the largest that still reaches the confidence.
+
+    Args:
+        samples: shape (n,), finite; n ≥ 6 for a confidence of 0.95.
+        confidence: least probability with which the interval covers the median, in (0, 1).
+
+    Returns:
+        The two ends (low, high), each one of the samples.
+
+    Raises:
+        ValueError: too few samples for the confidence, a sample that is not finite, a confidence outside (0, 1).
+
+    Example:
+        >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
+        (1.0, 6.0)
+    """
+    x = np.sort(_checked_samples(samples))
+    misses = 2 * bdtr(np.arange(x.size // 2), x.size, 0.5)  # by k - 1
+    k = int(np.sum(misses <= 1 - _checked_confidence(confidence)))
+    if k == 0:
+        raise ValueError(f"samples: {x.size} are too few for a median interval at confidence {confidence}")
+    return float(x[k - 1]), float(x[-k])
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion; sensible at 0 and at 1 too (Wilson, 1927).
+
+    The proportions p that a test at this confidence does not reject: |p̂ - p| ≤ z √(p (1-p) / n).
+
+    Args:
+        successes: k, with 0 ≤ k ≤ n.
+        trials: n ≥ 1.
+        confidence: in (0, 1).
+
+    Returns:
+        The two ends (low, high), within [0, 1].
+
+    Raises:
+        ValueError: successes or trials out of range, a confidence outside (0, 1).
+
+    Example:
+        >>> low, high = wilson(0, 10)
+        >>> print(f"{low:.3f} {high:.3f}")
+        0.000 0.278
+    """
+    if not (trials >= 1 and 0 <= successes <= trials):
+        raise ValueError(f"successes, trials: got {successes}, {trials}; expected 0 ≤ successes ≤ trials ≥ 1")
+    z = ndtri(0.5 + _checked_confidence(confidence) / 2)
+    p, n = successes / trials, trials
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    # At p = 0 and p = 1 the end is exactly p; rounding must not push it past.
+    return (0.0 if successes == 0 else float(centre - half), 1.0 if successes == trials else float(centre + half))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the interval that it may lie in: low ≤ value ≤ high.
+
+    It prints with as many digits as the interval supports; a format such as ``.3f`` applies to all three numbers.
+
+    Raises:
+        ValueError: the value is outside the interval, or one of them is not a number.
+
+    Example:
+        >>> print(Estimate(0.123, 0.12, 0.126), Estimate.exact(2.5))
+        0.123 [0.120, 0.126] 2.5
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"low ≤ value ≤ high expected; got {self.low}, {self.value}, {self.high}")
+
+    @classmethod
+    def from_samples(cls, samples: ArrayLike, confidence: float = 0.95) -> "Estimate":
+        """The mean of the samples with its t interval: see :func:`interval`.
+
+        Example:
+            >>> print(Estimate.from_samples([0.9, 1.0, 1.1]))
+            1.00 [0.75, 1.25]
+        """
+        low, high = interval(samples, confidence)
+        return cls(float(np.mean(samples)), low, high)
+
+    @classmethod
+    def from_count(cls, successes: int, trials: int, confidence: float = 0.95) -> "Estimate":
+        """The proportion with its interval: see :func:`wilson`.
+
+        Example:
+            >>> print(Estimate.from_count(90, 100))
+            0.90 [0.83, 0.94]
+        """
+        low, high = wilson(successes, trials, confidence)
+        return cls(successes / trials, low, high)
+
+    @classmethod
+    def exact(cls, value: float) -> "Estimate":
+        """A value without uncertainty: derived, counted, or computed to rounding.
+
+        Example:
+            >>> Estimate.exact(2.5)
+            Estimate(value=2.5, low=2.5, high=2.5)
+        """
+        return cls(value, value, value)
+
+    def __str__(self) -> str:
+        return f"{self}"
+
+    def __format__(self, spec: str) -> str:
+        if self.low == self.high:
+            return f"{self.value:{spec or '.6g'}}"
+        spec = spec or self._digits()
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def _digits(self) -> str:
+        """Format in which the interval spans 5 to 50 units of the last digit."""
+        largest = max(abs(self.low), abs(self.high))
+        if not math.isfinite(self.high - self.low):
+            return ".6g"
+        unit = math.floor(math.log10((self.high - self.low) / 5))
+        order = math.floor(math.log10(largest))
+        return f".{max(0, -unit)}f" if -5 < order < 7 else f".{max(0, order - unit)}e"
+
+
+def _checked_samples(samples: ArrayLike) -> np.ndarray:
+    """The samples as a vector of at least two finite float64."""
+    x = np.asarray(samples, dtype="float64")
+    if x.ndim != 1 or x.size < 2 or not np.isfinite(x).all():
+        raise ValueError(f"samples: got {samples!r}; expected a vector of at least two finite numbers")
+    return x
+
+
+def _checked_confidence(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: got {confidence!r}; expected a number in (0, 1)")
+    return confidence

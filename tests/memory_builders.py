@@ -1,0 +1,61 @@
+"""What the fresh processes of test_measure_memory.py build. Each imports this module, so it needs no pytest."""
+
+import functools
+import os
+import sys
+
+import numpy as np
+
+N = 1024  # a matrix of N x N float32 is 4 MiB
+SQUARE = 4 * N * N
+
+
+def chain(jit: bool = False):
+    """A builder whose function holds exactly two N x N buffers at once, though it makes eight of them.
+
+    The builder itself held sixteen: a method that does not start anew with the call sees those.
+    """
+    import keras
+
+    x, w = keras.ops.ones((N, N)), keras.ops.full((N, N), 1 / N)
+    keras.ops.sum(keras.ops.ones((16, N, N)))
+
+    def product(x, w):
+        for _ in range(8):
+            x = keras.ops.matmul(x, w)
+        return keras.ops.sum(x)
+
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        product = jax.jit(product)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        product = tf.function(product, jit_compile=jit)
+    return functools.partial(product, x, w)
+
+
+def hungry():
+    return lambda: np.zeros(2**50)
+
+
+def killed():
+    os.kill(os.getpid(), 9)
+
+
+def broken():
+    raise ZeroDivisionError("no such thing")
+
+
+def flag_refused():
+    """Ends the process as an XLA does that does not know a flag."""
+    if "ynn" in os.environ.get("XLA_FLAGS", ""):
+        sys.stderr.write("Unknown flag in XLA_FLAGS\n")
+        os._exit(1)
+    return lambda: np.zeros(SQUARE // 4, "float32").fill(1)
+
+
+def environment(names: list[str]):
+    raise RuntimeError([os.environ.get(name) for name in names])
