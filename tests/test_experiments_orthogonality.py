@@ -15,6 +15,7 @@ from lib.orthogonality import (
     SelfOrthogonality,
     filter_angles,
     sampling_floor,
+    self_orthogonality,
     sign_agreement,
     welch_bound,
 )
@@ -52,8 +53,8 @@ def test_the_soft_estimate_tends_to_its_limit(gamma, scale):
 
 
 def test_the_limit_slides_from_the_cosine_to_the_wedge():
-    for theta in (0.3, 1.0, 2.5):
-        limits = [experiments.limit_agreement(theta, a) for a in (1e-3, 0.5, 2.0, 10.0, 100.0)]
+    for theta in (0.3, 2.5):
+        limits = [experiments.limit_agreement(theta, a) for a in (1e-3, 1.0, 100.0)]
         assert limits[0] == pytest.approx(math.cos(theta), abs=1e-5)
         assert limits[-1] == pytest.approx(1 - 2 * theta / np.pi, abs=0.01)
         assert np.all(np.diff(limits) * np.sign(limits[-1] - limits[0]) > 0)
@@ -78,6 +79,10 @@ def test_orthonormal_filters_pay_the_floor():
     for name, lambdas in {"mean term": (100.0, 0.0), "pair term": (0.0, 1.0)}.items():
         assert found[name].shape == (400,)
         assert abs(found[name].mean() - sampling_floor(8, 32, *lambdas)) < 5 * stats.sem(found[name])
+        first = np.random.default_rng(1).standard_normal((400, 32, 8), dtype=np.float32)[0]
+        assert found[name][0] == pytest.approx(
+            float(self_orthogonality(first, experiments.SIGN, *lambdas)), rel=1e-4
+        )
 
 
 def test_a_relu_biases_the_estimate_and_centring_heals_it():
@@ -222,7 +227,7 @@ def test_muon_moves_the_banks_and_adam_the_head():
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(ValueError, match="method must be one of plain;.*got 'sharp'"):
+    with pytest.raises(ValueError, match=r"method must be one of plain;.*got 'sharp'"):
         experiments.network("sharp", 0.1, seed=0)
     with pytest.raises(ValueError, match="without Muon, got 'Muon'"):
         experiments.step_cost("Muon")
@@ -249,13 +254,16 @@ def test_a_run_measures_what_it_says_and_repeats_with_its_seed(monkeypatch):
     models = []
     network = experiments.network
     monkeypatch.setattr(experiments, "network", lambda *args: models.append(network(*args)) or models[-1])
-    one, again, other = (experiments.train("soft", 0.1, seed, epochs=2) for seed in (1, 1, 2))
+    one, again, other = (
+        experiments.train("soft", 10.0, seed, epochs=epochs) for seed, epochs in ((1, 2), (1, 2), (2, 1))
+    )
     for key, shape in {"task": 2, "accuracy": 4, "mean": 3, "deviation": 3, "distance": 3, "counts": 60}.items():
         assert one[key].shape == (shape,), key
     np.testing.assert_allclose(one["task"], again["task"], rtol=1e-4)
     np.testing.assert_allclose(one["distance"], again["distance"], rtol=1e-4)
     assert abs(one["task"][0] - other["task"][0]) > 1e-3
-    assert one["task"][1] < one["task"][0]
+    assert one["task"][1] < one["task"][0] < 10  # without the penalty, which begins above 100
+    assert sum(float(loss) for loss in network("soft", 10.0, 1).losses) > 100
     degrees = np.degrees(np.concatenate([filter_angles(W) for W in experiments.bank_kernels(models[0])]))
     assert one["mean"][-1] == pytest.approx(degrees.mean(), abs=1e-4)
     assert one["deviation"][-1] == pytest.approx(degrees.std(), abs=1e-4)
@@ -270,15 +278,8 @@ def test_a_run_measures_what_it_says_and_repeats_with_its_seed(monkeypatch):
     assert one["seconds"] > 0
 
 
-@pytest.mark.usefixtures("few_images")
-def test_the_task_loss_holds_no_penalty():
-    # A penalty of 10⁴ would show.
-    run = experiments.train("module, paper", 1.0, epochs=1)
-    assert run["task"][0] < 10
-
-
 def test_steps_are_timed_against_the_plain_layer():
-    found = experiments.step_cost("soft", units=16, batch=8, repeats=5)
+    found = experiments.step_cost("soft", units=16, batch=8, repeats=6)
     assert found["ms"] > 0
     assert found["low"] <= found["ratio"] <= found["high"]
 
@@ -334,15 +335,21 @@ def tiny(tmp_path, monkeypatch):
     """Records go to a folder of the test's own, and the sizes are small."""
     sweep, load, cost = records.sweep, records.load, experiments.step_cost
     monkeypatch.setattr(records, "sweep", lambda *args, **kwargs: sweep(*args, root=tmp_path, **kwargs))
-    monkeypatch.setattr(records, "load", lambda *args: load(*args, root=tmp_path))
-    monkeypatch.setattr(experiments, "step_cost", lambda method: cost(method, units=8, batch=4, repeats=5))
+    monkeypatch.setattr(records, "load", lambda *args, **_: load(*args, root=tmp_path))
+    losses = {None: 1.0, 1e-3: 1.0, 1e9: 2.0}
+
+    def train(method, strength, seed, epochs):
+        assert (method, epochs) in (("plain", 1), ("soft", 1)), seed
+        return {"task": [losses[strength]]}
+
+    monkeypatch.setattr(experiments, "train", train)
+    monkeypatch.setattr(experiments, "step_cost", lambda method: cost(method, units=8, batch=4, repeats=6))
     monkeypatch.setattr(experiments, "METHODS", {"plain": (None,), "soft": (1e-3, 1e9)})
     monkeypatch.setattr(experiments, "SEEDS", (1,))
     monkeypatch.setattr(experiments, "EPOCHS", 1)
     return tmp_path
 
 
-@pytest.mark.usefixtures("few_images")
 def test_the_command_line_tunes_then_trains_at_the_chosen_strength(tiny):
     kind = measure.device().kind
     assert experiments.main(["--scale", kind, "--only", "training"]) == 1  # nothing was tuned yet

@@ -16,6 +16,8 @@ from lib.press import address, execute, notebooks, site
 from lib.workbench import colab
 
 ROOT = notebooks.ROOT
+#: What the setup cell does for a real chapter.
+IMPORTABLE = "import sys\nsys.path.insert(0, '..')\n"
 
 
 def chapter(folder: Path, *sources: str, tags: dict[int, list[str]] | None = None) -> Path:
@@ -90,7 +92,7 @@ def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_set
 
 def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
     sources = [
-        "import sys\nsys.path.insert(0, '..')\nimport time\nfrom lib.workbench.claims import Ledger, below\nledger = Ledger('01-angles')",
+        f"{IMPORTABLE}import time\nfrom lib.workbench.claims import Ledger, below\nledger = Ledger('01-angles')",
         "ledger.claim('1.1', 'A.', 0.5, below(1), counterexample=2)",
         "print(time.time())\nledger.table()",
     ]
@@ -115,14 +117,14 @@ def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
 
 
 def test_measuring_leaves_the_notebooks_outputs_alone(tmp_path):
-    path = chapter(tmp_path, "import sys\nsys.path.insert(0, '..')\nprint(1)")
+    path = chapter(tmp_path, f"{IMPORTABLE}print(1)")
     assert execute.execute(path, tmp_path, measure_only=True) == "measured"
     assert notebooks.read(path).cells[2].outputs == []
     assert (notebooks.measured(path, tmp_path) / "execution.cpu.json").exists()
 
 
 def test_what_goes_to_stderr_is_not_stored(tmp_path):
-    path = chapter(tmp_path, "import sys\nsys.path.insert(0, '..')\nprint('careful', file=sys.stderr)")
+    path = chapter(tmp_path, f"{IMPORTABLE}print('careful', file=sys.stderr)")
     before = path.read_bytes()
     with pytest.raises(ValueError, match="stderr"):
         execute.execute(path, tmp_path)

@@ -235,8 +235,8 @@ def angles_through_depth(
         Shape (nets, L + 1); NaN once a net is dead. :func:`predicted_cosines` is its limit for a large width.
 
     Example:
-        >>> angles_through_depth(width=256, depth=2).mean(axis=0).round(2)
-        array([0.  , 0.31, 0.49])
+        >>> angles_through_depth(width=256, depth=2).mean(axis=0).round(1)
+        array([0. , 0.3, 0.5])
     """
     q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((nets, width, 2)))
     u, v = q[..., 0], correlation * q[..., 0] + math.sqrt(1 - correlation**2) * q[..., 1]
