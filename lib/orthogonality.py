@@ -245,7 +245,7 @@ class SpectralIsometry(_KernelPenalty):
         v, fixed = ops.convert_to_tensor(start, dtype=W.dtype), ops.stop_gradient(W)
         for _ in range(self.iterations):
             v = _unit_columns(_isometry_defect(fixed, v))
-        return _norm(_isometry_defect(W, ops.stop_gradient(v)))[0, 0]
+        return ops.sqrt(ops.sum(ops.square(_isometry_defect(W, ops.stop_gradient(v)))) + _TINY)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this penalty."""
@@ -366,7 +366,7 @@ def _soft_signs(outputs: Tensor, gamma: float, centred: bool, scale_invariant: b
     if centred:
         y = y - ops.mean(y, axis=0)
     if scale_invariant:
-        y = y / ops.sqrt(ops.mean(ops.square(y), axis=0) + _TINY)
+        y = y / _root(ops.mean(ops.square(y), axis=0))
     return _unit_columns(ops.tanh(_positive("gamma", gamma) * y))
 
 
@@ -730,7 +730,7 @@ class Orthogonalized(_KernelWrapper):
 
 # --- small matrices and numbers -------------------------------------------------------------------------------
 
-#: Added under square roots: a zero vector has length 1e-15, so that it can be divided by and has gradient 0.
+#: Squared lengths below it are those of a zero vector. √_TINY is a zero whose gradient is not infinite.
 _TINY = 1e-30
 
 
@@ -749,13 +749,14 @@ def _off_diagonal(matrix: Tensor) -> Tensor:
     return matrix * (1 - ops.eye(matrix.shape[0], dtype=matrix.dtype))
 
 
-def _norm(W: Tensor) -> Tensor:
-    """Lengths of the columns, shape (1, k)."""
-    return ops.sqrt(ops.sum(ops.square(W), axis=0, keepdims=True) + _TINY)
-
-
 def _unit_columns(W: Tensor) -> Tensor:
-    return W / _norm(W)
+    """The columns divided by their lengths; a zero column stays zero."""
+    return W / _root(ops.sum(ops.square(W), axis=0))
+
+
+def _root(squares: Tensor) -> Tensor:
+    """√squares to divide by: 1 where there is nothing to divide."""
+    return ops.sqrt(ops.where(squares > _TINY, squares, ops.ones_like(squares)))
 
 
 def _finite(name: str, value: float) -> float:

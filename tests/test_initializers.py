@@ -23,6 +23,9 @@ from lib.initializers import (
     marchenko_pastur,
 )
 
+# The layers run on every backend: `make test-backends`.
+pytestmark = pytest.mark.backends
+
 RULES = {
     "fan_in": lambda n, m: 1 / n,  # noqa: ARG005
     "fan_out": lambda n, m: 1 / m,  # noqa: ARG005

@@ -30,6 +30,9 @@ from lib.orthogonality import (
     welch_bound,
 )
 
+# The layers run on every backend: `make test-backends`.
+pytestmark = pytest.mark.backends
+
 BACKEND = keras.backend.backend()
 DOUBLE = BACKEND == "tensorflow"  # elsewhere Keras computes a float64 product or tanh in float32
 SHAPES = [(6, 4), (4, 6), (5, 5), (3, 2, 2, 5), (1, 2, 7)]  # k < d, k > d, k = d, and two convolutions
@@ -213,7 +216,7 @@ def test_a_kernel_with_zero_filters_has_a_finite_gradient(penalty):
     kernel = normal(6, 4)
     kernel[:, 1] = 0
     for zeroed in (kernel, np.zeros((6, 4))):
-        assert np.isfinite(value_and_gradient(penalty(1.0), zeroed)[1]).all()
+        assert abs(value_and_gradient(penalty(1.0), zeroed)[1]).max() < 100
 
 
 def test_soft_orthogonality_of_too_many_filters_is_that_of_the_rows_plus_a_constant():
@@ -430,7 +433,7 @@ def test_a_dead_filter_agrees_with_none_and_breaks_nothing():
         theta = array(sign_agreement(y, **options))
         assert theta[2].tolist() == [0, 0, 0, 0]
         value, gradient = value_and_gradient(lambda y, o=options: self_orthogonality(y, **o), y)
-        assert np.isfinite(gradient).all()
+        assert abs(gradient).max() < 1e5
         assert value == pytest.approx(penalty_of(theta), rel=1e-4)
 
 
@@ -705,11 +708,16 @@ def test_the_gradient_of_a_wrapped_layer_is_that_of_the_composition():
 def test_losses_of_the_wrapped_layer_are_kept():
     dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5), activity_regularizer="l2")
     layer = Orthogonalized(dense)
-    x = normal(4, 5).astype("float32")
-    y = array(layer(x))
-    expected = sorted([0.5 * np.sum(array(dense.kernel) ** 2), 0.01 * np.sum(y**2) / 4])
+    x = ops.convert_to_tensor(normal(4, 5), "float32")
+    layer(x)
+    alone = keras.layers.Dense(3, activity_regularizer="l2")
+    alone.build(x.shape)
+    alone.kernel.assign(layer.kernel)
+    alone(x)
+    expected = sorted([0.5 * np.sum(array(dense.kernel) ** 2), float(alone.losses[0])])
     assert sorted(float(loss) for loss in layer.losses) == pytest.approx(expected)
-    _, _, losses = layer.stateless_call(layer.trainable_variables, [], ops.convert_to_tensor(x), return_losses=True)
+    _, _, losses = layer.stateless_call(layer.trainable_variables, [], x, return_losses=True)
+    losses = keras.tree.flatten(losses)  # Keras 3.8 nests them
     assert sorted(float(loss) for loss in losses) == pytest.approx(expected)  # as JAX trains
 
 

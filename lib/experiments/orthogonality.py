@@ -14,8 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
+from matplotlib.figure import Figure
+from matplotlib.patches import Wedge
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -26,11 +29,12 @@ from lib.orthogonality import (
     SelfOrthogonality,
     SoftOrthogonality,
     SpectralIsometry,
+    expected_agreement,
     filter_angles,
     kernel_matrix,
     sign_agreement,
 )
-from lib.workbench import corpora, measure, records
+from lib.workbench import corpora, figures, measure, records
 
 CHAPTER = "03-orthogonality"
 Array = NDArray[np.float64]
@@ -40,6 +44,44 @@ SIGN = 1e9
 
 
 # --- the estimate -----------------------------------------------------------------------------------------
+
+
+def draw_wedge(degrees: float, points: int = 500, seed: int = 3) -> Figure:
+    """Two filters in their plane, and inputs marked by whether the signs of the two outputs agree.
+
+    Args:
+        degrees: angle between the filters.
+        points: number of inputs, uniform in the unit disc.
+        seed: of the inputs.
+
+    Example:
+        >>> len(draw_wedge(50).axes[0].patches)  # the two halves of the wedge
+        2
+    """
+    theta = np.radians(degrees)
+    filters = np.array([[1, 0], [np.cos(theta), np.sin(theta)]])
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((points, 2))
+    x *= np.sqrt(rng.uniform(size=(points, 1))) / np.linalg.norm(x, axis=1, keepdims=True)
+    agree = np.prod(x @ filters.T, axis=1) > 0
+    figure, ax = plt.subplots(figsize=(5.8, 4.2))
+    ax.plot(*x[agree].T, "o", markersize=3, color=figures.SKY, label="signs agree")
+    ax.plot(*x[~agree].T, "x", color=figures.VERMILION, label="signs differ")
+    for (a, b), name in zip(filters, ["w₁", "w₂"], strict=True):
+        ax.annotate(
+            "", (1.4 * a, 1.4 * b), (0, 0), arrowprops={"arrowstyle": "-|>", "lw": 2.5, "color": figures.INK}
+        )
+        ax.text(1.46 * a - 0.04, 1.46 * b, name, fontsize=13)
+        ax.plot([1.2 * b, -1.2 * b], [-1.2 * a, 1.2 * a], linestyle=":", color=figures.INK)
+    for start in (90, 270):
+        ax.add_patch(Wedge((0, 0), 1.15, start, start + degrees, alpha=0.2, color=figures.ORANGE))
+    for middle in np.radians([degrees / 2, 90 + degrees / 2, 270 + degrees / 2]):
+        place = (0.5 * np.cos(middle), 0.5 * np.sin(middle))
+        ax.text(*place, "θ", fontsize=13, ha="center", va="center")
+    ax.set(xlim=(-1.3, 1.7), ylim=(-1.3, 1.5), aspect="equal")
+    ax.axis("off")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.95, 0.0))
+    return figure
 
 
 def pair_of_filters(theta: float, d: int, seed: int) -> Array:
@@ -65,7 +107,14 @@ def orthonormal_filters(k: int, d: int, seed: int) -> Array:
 
 
 def pair_agreement(
-    theta: float, samples: int, seed: int, *, gamma: float = SIGN, scale: float = 1.0, d: int = 16
+    theta: float,
+    samples: int,
+    seed: int,
+    *,
+    gamma: float = SIGN,
+    scale: float = 1.0,
+    scale_invariant: bool = False,
+    d: int = 16,
 ) -> float:
     """The estimated sign agreement ϑ of two filters at the angle ``theta``, from Gaussian inputs.
 
@@ -75,6 +124,7 @@ def pair_agreement(
         seed: of the filters and the inputs.
         gamma: sharpness γ of tanh(γ·); by default it is a sign.
         scale: standard deviation of a coordinate of the inputs.
+        scale_invariant: whether outputs are divided by their root mean square first.
         d: dimension.
 
     Example:
@@ -82,7 +132,9 @@ def pair_agreement(
         0.33
     """
     x = scale * np.random.default_rng(seed).standard_normal((samples, d))
-    return float(ops.convert_to_numpy(sign_agreement(x @ pair_of_filters(theta, d, seed), gamma))[0, 1])
+    y = x @ pair_of_filters(theta, d, seed + 1)
+    theta_hat = sign_agreement(y, gamma, scale_invariant=scale_invariant)
+    return float(ops.convert_to_numpy(theta_hat)[0, 1])
 
 
 def limit_agreement(theta: float, sharpness: float) -> float:
@@ -106,6 +158,42 @@ def limit_agreement(theta: float, sharpness: float) -> float:
     soft = np.tanh(sharpness * z)
     inner = np.tanh(sharpness * (math.cos(theta) * z[:, None] + math.sin(theta) * z)) @ weight
     return float((weight * soft) @ inner / (weight @ soft**2))
+
+
+def draw_limit(sharpness: float, samples: int = 2000, seed: int = 1) -> Figure:
+    """The estimate with tanh(γ·) and its limit, against the angle, between the cosine and the wedge.
+
+    Args:
+        sharpness: γ times the standard deviation of the outputs.
+        samples: b, the size of the batch of the estimate.
+        seed: of the batch.
+
+    Example:
+        >>> [line.get_label() for line in draw_limit(10).axes[0].lines]
+        ['cos θ', '1 − 2θ/π', 'its limit', 'estimate, b = 2000']
+    """
+    theta = np.linspace(0, np.pi, 15)
+    degrees = np.degrees(theta)
+    limit = [limit_agreement(one, sharpness) for one in theta]
+    found = [pair_agreement(one, samples, seed, gamma=sharpness) for one in theta]
+    figure, ax = plt.subplots(figsize=(6.4, 3.0))
+    ax.plot(degrees, np.cos(theta), label="cos θ")
+    ax.plot(degrees, expected_agreement(theta), label="1 − 2θ/π")
+    ax.plot(degrees, limit, color=figures.GREEN, linestyle="-", label="its limit")
+    ax.plot(degrees, found, "o", color=figures.INK, label=f"estimate, b = {samples}")
+    ax.set(xlabel="angle in degrees", ylabel="agreement", xticks=range(0, 181, 30))
+    ax.legend(title=f"γσ = {sharpness:g}")
+    return figure
+
+
+def random_agreements(k: int, d: int, seed: int) -> Array:
+    """Agreements ϑ of all pairs of k random filters of d numbers, exact, shape (k(k − 1)/2,).
+
+    Example:
+        >>> print(f"{random_agreements(100, 400, seed=0).std():.3f}")  # (2/π)/√400
+        0.032
+    """
+    return expected_agreement(filter_angles(np.random.default_rng(seed).standard_normal((d, k))))
 
 
 def agreement_scatter(b: int, trials: int, seed: int) -> Array:
@@ -283,12 +371,18 @@ def module_alone(inputs: Array, k: int, seed: int, *, steps: int = 600, batch: i
         if len(stream):
             model.fit(stream.astype(np.float32), batch_size=batch, verbose=0)
         W = ops.convert_to_numpy(layer.kernel).astype(np.float64)
-        found["distance"].append(_rms(np.degrees(filter_angles(W)) - 90))
-        found["agreement"].append(_rms(_pairs(sign_agreement(inputs @ W, SIGN, centred=True))))
+        found["distance"].append(rms(np.degrees(filter_angles(W)) - 90))
+        found["agreement"].append(rms(_pairs(sign_agreement(inputs @ W, SIGN, centred=True))))
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _rms(values: Any) -> float:
+def rms(values: Any) -> float:
+    """Root mean square.
+
+    Example:
+        >>> rms([1, 7])
+        5.0
+    """
     return float(np.sqrt(np.mean(np.square(values))))
 
 
@@ -464,7 +558,7 @@ def output_agreement(model: keras.Model, images: NDArray) -> float:
         h = layer(h, training=False) if isinstance(layer, keras.layers.BatchNormalization) else layer(h)
         if not isinstance(layer, keras.layers.BatchNormalization | keras.layers.ReLU):
             agreements.append(_pairs(sign_agreement(h, SIGN, centred=True)))
-    return _rms(np.concatenate(agreements))
+    return rms(np.concatenate(agreements))
 
 
 @lru_cache(maxsize=1)
@@ -530,7 +624,7 @@ def train(
         "accuracy": np.array(accuracy),
         "mean": np.mean(degrees, axis=1),
         "deviation": np.std(degrees, axis=1),
-        "distance": np.array([_rms(angles - 90) for angles in degrees]),
+        "distance": np.array([rms(angles - 90) for angles in degrees]),
         "counts": np.histogram(degrees[-1], BINS)[0],
         "agreement": output_agreement(model, test),
         "seconds": time.perf_counter() - start,
@@ -566,7 +660,7 @@ def choose(tuning: records.Record, method: str) -> float | None:
 # --- what a step costs ------------------------------------------------------------------------------------
 
 
-def step_cost(method: str, *, units: int = 512, batch: int = 256, repeats: int = 15) -> dict[str, float]:
+def step_cost(method: str, *, units: int = 512, batch: int = 256, repeats: int = 40) -> dict[str, float]:
     """Time of a training step of one dense layer with a method, against the plain layer, in alternation.
 
     Args:
@@ -636,19 +730,42 @@ def record_cost(scale: str) -> records.Record:
     return records.sweep(CHAPTER, "cost", step_cost, cases, scale=scale)
 
 
-def over_seeds(record: records.Record, method: str, key: str, against: str | None = None) -> measure.Estimate:
-    """Mean over the seeds of a recorded value with its interval; of a list the last entry.
+def over_seeds(
+    record: records.Record, method: str, key: str, against: str | None = None, *, entry: int = -1
+) -> measure.Estimate:
+    """Mean over the seeds of a recorded value with its interval.
 
     Args:
         record: the record "training".
         method: a key of :data:`METHODS`.
         key: of the value.
         against: a second method; then the mean of the differences, seed by seed.
+        entry: which entry, if the value is a list; for "accuracy" the number of the level in :data:`NOISE`.
     """
-    values = [np.ravel(value)[-1] for value in record.column(key, method=method)]
+    values = [np.ravel(value)[entry] for value in record.column(key, method=method)]
     if against is not None:
-        values = np.subtract(values, [np.ravel(value)[-1] for value in record.column(key, method=against)])
+        values = np.subtract(values, [np.ravel(value)[entry] for value in record.column(key, method=against)])
     return measure.Estimate.from_samples(values)
+
+
+def draw_angles(record: records.Record, methods: Sequence[str]) -> Figure:
+    """Distribution of the angles between filters after training, all seeds, one panel a method.
+
+    Args:
+        record: the record "training".
+        methods: keys of :data:`METHODS`.
+
+    Example:
+        >>> len(draw_angles(records.load(CHAPTER, "training", "cpu"), ["plain", "soft"]).axes)
+        2
+    """
+    figure, axes = plt.subplots(1, len(methods), figsize=(9, 2.3), sharex=True)
+    for ax, method in zip(axes, methods, strict=True):
+        counts = np.sum(record.column("counts", method=method), axis=0)
+        ax.stairs(counts, BINS, fill=True, color=figures.SKY)
+        ax.axvline(90, color=figures.INK, linestyle=":", linewidth=1)
+        ax.set(title=method, xlim=(60, 120), xticks=(60, 90, 120), xlabel="degrees", yticks=[])
+    return figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
