@@ -137,6 +137,14 @@ def pair_agreement(
     return float(ops.convert_to_numpy(theta_hat)[0, 1])
 
 
+#: Three ways to take the sign in :func:`pair_agreement`: the paper's tanh, a sign, and the tanh of scaled outputs.
+FORMS: dict[str, dict[str, Any]] = {
+    "tanh": {"gamma": 10.0},
+    "sign": {},
+    "scale-invariant": {"gamma": 10.0, "scale_invariant": True},
+}
+
+
 def limit_agreement(theta: float, sharpness: float) -> float:
     """What the estimate with tanh(γ·) tends to as the batch grows, for Gaussian outputs.
 
@@ -765,6 +773,25 @@ def draw_angles(record: records.Record, methods: Sequence[str]) -> Figure:
         ax.stairs(counts, BINS, fill=True, color=figures.SKY)
         ax.axvline(90, color=figures.INK, linestyle=":", linewidth=1)
         ax.set(title=method, xlim=(60, 120), xticks=(60, 90, 120), xlabel="degrees", yticks=[])
+    return figure
+
+
+def draw_drift(record: records.Record, methods: Sequence[str]) -> Figure:
+    """Distance of the angles between filters from 90 degrees through training, mean over the seeds.
+
+    Args:
+        record: the record "training".
+        methods: keys of :data:`METHODS`.
+
+    Example:
+        >>> len(draw_drift(records.load(CHAPTER, "training", "cpu"), ["plain", "soft"]).axes[0].lines)
+        2
+    """
+    figure, ax = plt.subplots(figsize=(6.4, 3.0))
+    for method in methods:
+        ax.plot(np.mean(record.column("distance", method=method), axis=0), marker="o", label=method)
+    ax.set(xlabel="epoch", ylabel="rms distance from 90°", xticks=range(EPOCHS + 1), ylim=(-0.2, 11))
+    ax.legend(ncols=2, fontsize="small", title=record.label(), title_fontsize="small", loc="upper left")
     return figure
 
 
