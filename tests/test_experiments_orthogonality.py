@@ -4,6 +4,7 @@ import math
 import runpy
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from keras import ops
@@ -52,6 +53,24 @@ def test_the_soft_estimate_tends_to_its_limit(gamma, scale):
     assert found == pytest.approx(experiments.limit_agreement(np.pi / 3, gamma * scale), abs=0.015)
 
 
+def test_dividing_by_the_root_mean_square_removes_the_scale():
+    for form, spread in {"tanh": 0.1, "sign": 0.0, "scale-invariant": 0.0}.items():
+        found = experiments.across_scales((0.01, 3.0), **experiments.FORMS[form])
+        assert found.shape == (2, 5)
+        change = np.abs(found[0] - found[1])
+        assert np.all(change < 1e-9) if spread == 0 else np.all(change > spread)
+    np.testing.assert_allclose(experiments.across_scales((1.0,), gamma=experiments.SIGN), 1 / 3, atol=0.02)
+
+
+def test_random_filters_agree_as_their_angles_say():
+    W = np.random.default_rng(4).standard_normal((30, 6))
+    W /= np.linalg.norm(W, axis=0)
+    cosines = (W.T @ W)[np.triu_indices(6, 1)]
+    np.testing.assert_allclose(
+        experiments.random_agreements(6, 30, seed=4), 2 / np.pi * np.arcsin(cosines), atol=1e-6
+    )
+
+
 def test_the_limit_slides_from_the_cosine_to_the_wedge():
     for theta in (0.3, 2.5):
         limits = [experiments.limit_agreement(theta, a) for a in (1e-3, 1.0, 100.0)]
@@ -81,7 +100,7 @@ def test_orthonormal_filters_pay_the_floor():
         assert abs(found[name].mean() - sampling_floor(8, 32, *lambdas)) < 5 * stats.sem(found[name])
         first = np.random.default_rng(1).standard_normal((400, 32, 8), dtype=np.float32)[0]
         assert found[name][0] == pytest.approx(
-            float(self_orthogonality(first, experiments.SIGN, *lambdas)), rel=1e-4
+            float(self_orthogonality(first, experiments.SIGN, *lambdas)), rel=1e-4, abs=1e-6
         )
 
 
@@ -137,6 +156,35 @@ def test_the_module_alone_makes_filters_orthogonal_where_inputs_are_isotropic():
     other = experiments.module_alone(stretched, k=6, seed=1, steps=250)
     assert other["agreement"][1] < 0.5 * other["agreement"][0]
     assert other["distance"][1] > 2 * found["distance"][1]
+
+
+# --- figures ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("degrees", [30, 100])
+def test_the_wedge_holds_the_inputs_whose_signs_differ(degrees):
+    ax = experiments.draw_wedge(degrees, points=400).axes[0]
+    points = {line.get_label(): line.get_xydata() for line in ax.lines}
+    differ = points["signs differ"]
+    assert len(differ) + len(points["signs agree"]) == 400
+    assert len(differ) / 400 == pytest.approx(degrees / 180, abs=0.1)
+    inside = np.any(
+        [wedge.contains_points(ax.transData.transform(differ), radius=0) for wedge in ax.patches[:2]], axis=0
+    )
+    outside = [
+        wedge.contains_points(ax.transData.transform(points["signs agree"]), radius=0) for wedge in ax.patches[:2]
+    ]
+    assert inside.all()
+    assert not np.any(outside)
+    plt.close("all")
+
+
+def test_the_drawn_limit_is_the_limit():
+    lines = {line.get_label(): line.get_xydata() for line in experiments.draw_limit(2.0).axes[0].lines}
+    degrees, limit = lines["its limit"].T
+    assert limit[3] == pytest.approx(experiments.limit_agreement(np.radians(degrees[3]), 2.0))
+    np.testing.assert_allclose(lines["estimate, b = 2000"][:, 1], limit, atol=5 / math.sqrt(2000))
+    plt.close("all")
 
 
 # --- the network ------------------------------------------------------------------------------------------
@@ -323,8 +371,38 @@ def test_seeds_are_compared_pair_by_pair():
     record = records.Record(measure.device(), {}, "2026-01-01", "", "cpu", rows)
     assert experiments.over_seeds(record, "a", "y").value == 5.0
     assert experiments.over_seeds(record, "a", "x").value == 2.0
+    assert experiments.over_seeds(record, "a", "x", entry=0).value == 0.0
     difference = experiments.over_seeds(record, "a", "x", against="b")
     assert (difference.value, difference.low, difference.high) == (0.5, 0.5, 0.5)
+
+
+def training_record():
+    run = {"seed": 1, "task": [1.0, 0.5], "agreement": 0.25, "counts": [0] * 30 + [7] + [0] * 29}
+    rows = (
+        {**run, "method": "plain", "strength": None, "distance": [5.0, 6.0], "accuracy": [0.8, 0.7, 0.6, 0.5]},
+        {**run, "method": "plain", "strength": None, "distance": [5.0, 8.0], "accuracy": [0.9, 0.7, 0.6, 0.3]},
+        {**run, "method": "soft", "strength": 0.1, "distance": [5.0, 1.0], "accuracy": [0.8, 0.7, 0.6, 0.5]},
+        {**run, "method": "soft", "strength": 0.1, "distance": [5.0, 1.0], "accuracy": [0.8, 0.7, 0.6, 0.5]},
+    )
+    return records.Record(measure.device(), {}, "2026-01-01", "", "cpu", rows)
+
+
+def test_the_summary_holds_means_over_the_seeds():
+    header, plain, soft = experiments.summary(training_record()).splitlines()
+    assert header.split() == ["factor", "loss", "distance", "agreement", "accuracy", "noisy"]
+    assert plain.split() == ["plain", "0.500", "7.00°", "0.250", "85.0%", "40.0%"]
+    assert soft.split() == ["soft", "0.1", "0.500", "1.00°", "0.250", "80.0%", "50.0%"]
+
+
+def test_recorded_angles_are_drawn_as_recorded():
+    record = training_record()
+    one, other = experiments.draw_angles(record, ["plain", "soft"]).axes
+    assert [ax.get_title() or ax.get_title(loc="left") for ax in (one, other)] == ["plain", "soft"]
+    (stairs,) = one.patches
+    np.testing.assert_array_equal(stairs.get_data().values, [0] * 30 + [14] + [0] * 29)
+    lines = experiments.draw_drift(record, ["plain", "soft"]).axes[0].lines
+    np.testing.assert_array_equal([line.get_ydata() for line in lines], [[5, 7], [5, 1]])
+    plt.close("all")
 
 
 # --- what is recorded -------------------------------------------------------------------------------------

@@ -145,6 +145,22 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+def across_scales(scales: Sequence[float], **form: Any) -> Array:
+    """Estimates ϑ of a pair at 60 degrees for several scales of the inputs, shape (scales, 5 seeds).
+
+    Args:
+        scales: standard deviations of a coordinate of the inputs.
+        **form: how the sign is taken, a value of :data:`FORMS`.
+
+    Example:
+        >>> across_scales((0.01, 3), **FORMS["tanh"]).mean(axis=1).round(1)
+        array([0.5, 0.3])
+    """
+    return np.array(
+        [[pair_agreement(np.pi / 3, 50_000, seed, scale=scale, **form) for seed in range(5)] for scale in scales]
+    )
+
+
 def limit_agreement(theta: float, sharpness: float) -> float:
     """What the estimate with tanh(γ·) tends to as the batch grows, for Gaussian outputs.
 
@@ -754,6 +770,28 @@ def over_seeds(
     if against is not None:
         values = np.subtract(values, [np.ravel(value)[entry] for value in record.column(key, method=against)])
     return measure.Estimate.from_samples(values)
+
+
+def summary(record: records.Record) -> str:
+    """The methods as a table of means over the seeds, in plain text.
+
+    Args:
+        record: the record "training".
+
+    Example:
+        >>> print(summary(records.load(CHAPTER, "training", "cpu")).splitlines()[0])
+                             factor   loss  distance  agreement  accuracy  noisy
+    """
+    lines = [" " * 21 + "factor   loss  distance  agreement  accuracy  noisy"]
+    for method in dict.fromkeys(record.column("method")):
+        loss, distance, agreement, noisy = (
+            over_seeds(record, method, key).value for key in ("task", "distance", "agreement", "accuracy")
+        )
+        clean = over_seeds(record, method, "accuracy", entry=0).value
+        factor = record.column("strength", method=method)[0]
+        line = f"{method:20}{'' if factor is None else factor:>7}  {loss:.3f}  {distance:7.2f}°"
+        lines.append(f"{line}  {agreement:9.3f}  {clean:8.1%}  {noisy:.1%}")
+    return "\n".join(lines)
 
 
 def draw_angles(record: records.Record, methods: Sequence[str]) -> Figure:
