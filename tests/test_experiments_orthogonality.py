@@ -54,11 +54,11 @@ def test_the_soft_estimate_tends_to_its_limit(gamma, scale):
 
 
 def test_dividing_by_the_root_mean_square_removes_the_scale():
-    for form, spread in {"tanh": 0.1, "sign": 0.0, "scale-invariant": 0.0}.items():
+    for form, seen in {"tanh": True, "sign": False, "scale-invariant": False}.items():
         found = experiments.across_scales((0.01, 3.0), **experiments.FORMS[form])
         assert found.shape == (2, 5)
         change = np.abs(found[0] - found[1])
-        assert np.all(change < 1e-9) if spread == 0 else np.all(change > spread)
+        assert np.all(change > 0.1) if seen else np.all(change < 1e-5)  # rounding, in backends of float32
     np.testing.assert_allclose(experiments.across_scales((1.0,), gamma=experiments.SIGN), 1 / 3, atol=0.02)
 
 

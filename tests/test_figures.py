@@ -121,13 +121,18 @@ def test_the_style_works_without_jupyter(monkeypatch):
     assert mpl.rcParams["axes.spines.top"] is False
 
 
-def test_in_jupyter_figures_become_reproducible_svg(monkeypatch):
+def test_in_jupyter_figures_are_shown_as_the_same_svg(monkeypatch):
+    from IPython.core.formatters import DisplayFormatter
     from matplotlib_inline import backend_inline
 
-    asked = {}
-    monkeypatch.setattr("IPython.get_ipython", lambda: object())
-    monkeypatch.setattr(
-        backend_inline, "set_matplotlib_formats", lambda *args, **kwargs: asked.update({args: kwargs})
-    )
+    class Shell:
+        display_formatter = DisplayFormatter()
+
+    asked = []
+    monkeypatch.setattr("IPython.get_ipython", Shell)
+    monkeypatch.setattr(backend_inline, "set_matplotlib_formats", asked.append)
     figures.use_book_style()
-    assert asked == {("svg",): {"bbox_inches": "tight", "metadata": {"Date": None}}}
+    assert asked == ["svg"]
+    figure = drawing()
+    shown, _ = Shell.display_formatter.format(figure)
+    assert shown["image/svg+xml"] == figures.svg(figure)

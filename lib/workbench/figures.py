@@ -68,7 +68,7 @@ _STYLE = {
 
 
 def use_book_style() -> None:
-    """Apply the book's style, and let Jupyter show figures as reproducible SVG.
+    """Apply the book's style, and let Jupyter show figures as `svg` writes them.
 
     Example:
         >>> use_book_style()
@@ -81,8 +81,10 @@ def use_book_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError:  # no Jupyter here: figures are written by `svg` alone
         return
-    if get_ipython() is not None:
-        set_matplotlib_formats("svg", bbox_inches="tight", metadata={"Date": None})
+    shell = get_ipython()
+    if shell is not None:
+        set_matplotlib_formats("svg")
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
 
 
 def svg(figure: Figure) -> str:
