@@ -41,8 +41,10 @@ test-backends: .venv/ready ## run the tests of lib's layers on JAX, on torch and
 	PYTHONPATH=$(CURDIR)/.venv/keras-minimum:. $(BIN)/pytest -m backends tests
 
 coverage: .venv/ready ## measure how much of lib the unit tests reach, all backends together
-	for backend in tensorflow jax torch; do \
-	  KERAS_BACKEND=$$backend $(BIN)/pytest tests -q --cov --cov-append --cov-report= -m "not browser"; done
+	rm -f .coverage
+	$(BIN)/pytest tests -q --cov --cov-append --cov-report= -m 'not browser'
+	for backend in jax torch; do \
+	  KERAS_BACKEND=$$backend $(BIN)/pytest tests -q --cov --cov-append --cov-report= -m backends; done
 	$(BIN)/coverage report --show-missing --skip-covered
 
 lab: .venv/ready ## open JupyterLab at the chapters

@@ -119,7 +119,16 @@ def test_the_table_hands_over_a_record_only_when_asked(tmp_path, monkeypatch):
     assert (second["verdict"], second["statement"]) == ("corrected", "B. Instead: C.")
     assert second["replacement"]["verdict"] == "holds"
     assert "<td>at least 9 → 1 to 1</td>" in table._repr_html_()
+    assert '<td><b class="verdict corrected">corrected</b></td>' in table._repr_html_()
     assert repr(table).startswith("1.1 | A. | holds | 0.50 [0.40, 0.60] | at most 1 | live")
+
+
+def test_a_claim_shows_itself_with_a_badge_and_escaped(capsys):
+    ledger = Ledger("01-x")
+    ledger.claim("1.1", "0 < 1.", 0, below(1), counterexample=2)
+    shown = ledger.claims[0]._repr_html_()
+    assert shown == '<p class="claim">Claim 1.1 <b class="verdict holds">holds</b> 0 &lt; 1.</p>'
+    assert capsys.readouterr().out == "Claim 1.1 holds: 0 < 1.\n"
 
 
 def test_a_recorded_claim_names_its_tier_and_device(capsys):

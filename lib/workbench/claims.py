@@ -278,7 +278,8 @@ class Table:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in self.HEADER)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in self.cells()
+            "<tr>" + "".join(f"<td>{_badge(html.escape(cell))}</td>" for cell in cells) + "</tr>"
+            for cells in self.cells()
         )
         return f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
@@ -287,6 +288,7 @@ class Table:
 
 
 def _badge(cell: str) -> str:
+    """A verdict as a badge; any other text as it is."""
     return f'<b class="verdict {cell}">{cell}</b>' if cell in VERDICTS else cell
 
 
