@@ -25,20 +25,15 @@ import sys
 ADDRESS = "{address}"
 here = pathlib.Path.cwd()
 found = [path for path in [here, *here.parents] if (path / "lib/workbench").is_dir()]
-root = found[0] if found else None
-if root is None:
-    root = here / "proof-by-running"
+root = found[0] if found else here / "proof-by-running"
+if not found:
+    if not root.exists() and not ADDRESS:
+        raise RuntimeError("The book has no address yet: run `make address URL=…`.")
     if not root.exists():
-        if not ADDRESS:
-            raise RuntimeError(
-                "This copy of the book has no public address yet: run "
-                "`make address URL=…` in a checkout, or open the notebook there."
-            )
-        clone = ["git", "clone", "-q", "--depth", "1", ADDRESS, str(root)]
+        clone = ["git", "clone", "-q", "--depth=1", ADDRESS, str(root)]
         subprocess.run(clone, check=True)
     os.chdir(root / "book")
-if str(root) not in sys.path:
-    sys.path.insert(0, str(root))
+sys.path.insert(0, str(root))
 if importlib.util.find_spec("google.colab"):
     from lib.workbench import colab
 
