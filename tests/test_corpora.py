@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -141,6 +142,90 @@ def test_peoples_daily_has_the_words_and_tags_of_its_title():
     assert len(words) == 1_121_447
     assert len(tags) == 44
     assert tags["n"] == 236_810
+
+
+def counts(sentences) -> tuple[int, int, int]:
+    """Sentences, words, characters."""
+    words = [word for sentence in sentences for word, _ in sentence]
+    return len(sentences), len(words), len("".join(words))
+
+
+def test_peoples_daily_is_split_into_sentences_words_and_characters():
+    available("peoples-daily")
+    assert {part: counts(sentences) for part, sentences in corpora.peoples_daily(join_names=False).items()} == {
+        "train": (38_456, 909_807, 1_496_139),
+        "dev": (4_668, 108_163, 175_772),
+        "test": (4_468, 103_477, 169_746),
+    }
+
+
+def test_peoples_daily_joins_surname_and_given_name_and_nothing_else():
+    available("peoples-daily")
+    apart, joined = corpora.peoples_daily(join_names=False), corpora.peoples_daily()
+    names = []
+    for part in ("train", "dev", "test"):
+        assert len(joined[part]) == len(apart[part])
+        for one, other in zip(joined[part], apart[part], strict=True):
+            assert "".join(word for word, _ in one) == "".join(word for word, _ in other)
+            assert [pair for pair in one if pair[1] != "nr"] == [pair for pair in other if pair[1] != "nr"]
+            names += [word for word, tag in one if tag == "nr"]
+    assert (len(names), len(set(names))) == (20_109, 8_834)
+    assert "江泽民" in names
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        ([("江", "nr"), ("泽民", "nr")], [("江泽民", "nr")]),
+        ([("欧阳", "nr"), ("修远", "nr")], [("欧阳修远", "nr")]),
+        ([("欧阳", "nr"), ("修远的", "nr")], [("欧阳", "nr"), ("修远的", "nr")]),  # five characters
+        ([("司马氏", "nr"), ("迁", "nr")], [("司马氏", "nr"), ("迁", "nr")]),  # no surname has three
+        ([("江", "nr"), ("、", "w"), ("李", "nr")], [("江", "nr"), ("、", "w"), ("李", "nr")]),
+        ([("江", "n"), ("泽民", "nr")], [("江", "n"), ("泽民", "nr")]),
+        ([("李", "nr"), ("鹏", "nr"), ("江", "nr"), ("泽民", "nr")], [("李鹏", "nr"), ("江泽民", "nr")]),
+        ([("李", "nr"), ("鹏", "nr"), ("江", "nr")], [("李鹏", "nr"), ("江", "nr")]),
+    ],
+)
+def test_a_name_is_a_short_surname_and_what_follows_it(words, joined):
+    assert corpora._names_joined(words) == joined
+
+
+def test_sentences_of_peoples_daily_end_at_a_mark_or_with_their_paragraph():
+    available("peoples-daily")
+    for sentence in corpora.peoples_daily()["test"]:
+        assert sentence
+        assert not set("。！？；") & set("".join(word for word, _ in sentence[:-1]))
+    assert list(corpora._sentences([("好", "a"), ("。", "w"), ("！", "w"), ("走", "v")])) == [
+        [("好", "a"), ("。", "w")],
+        [("！", "w")],
+        [("走", "v")],
+    ]
+    assert list(corpora._sentences([("好", "a"), ("。", "w")])) == [[("好", "a"), ("。", "w")]]
+
+
+def test_peoples_daily_writes_digits_and_letters_as_nfkc_and_all_else_as_it_was():
+    available("peoples-daily")
+    pairs = corpora.read("peoples-daily", "199801.txt").decode().split()
+    before = "".join(pair.rpartition("/")[0] for pair in pairs)
+    parts = corpora.peoples_daily().values()
+    after = "".join(word for sentences in parts for sentence in sentences for word, _ in sentence)
+    assert len(after) == len(before) == 1_841_657
+    changed = {(old, new) for old, new in zip(before, after, strict=True) if old != new}
+    assert all(
+        unicodedata.normalize("NFKC", old) == new and new.isascii() and new.isalnum() for old, new in changed
+    )
+    assert {new for _, new in changed} >= set("0123456789AZaz")
+    assert not re.search("[０-９Ａ-Ｚａ-ｚ]", after)
+
+
+def test_peoples_daily_corrects_the_three_typing_errors_among_its_tags():
+    available("peoples-daily")
+    parts = corpora.peoples_daily(join_names=False).values()
+    tags = Counter(tag for sentences in parts for sentence in sentences for _, tag in sentence)
+    assert len(tags) == 41
+    assert not {"vvn", "na", "Yg"} & set(tags)
+    assert (tags["v"], tags["n"], tags["y"]) == (184_764 + 1, 236_810 + 1, 1_889 + 1)
+    assert (tags["ns"], tags["nt"], tags["nr"]) == (27_890, 3_573, 35_267)
 
 
 def test_duie_has_the_sentences_triples_and_relations_of_its_title():

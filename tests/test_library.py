@@ -77,7 +77,7 @@ def test_importing_lib_is_cheap():
 
 
 @pytest.mark.parametrize(
-    "name", ["lib.angles", "lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"]
+    "name", ["lib.angles", "lib.spans", "lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"]
 )
 def test_what_needs_no_backend_loads_none(name):
     code = f"import sys, {name}; print(sorted(set(sys.modules) & {{'keras', 'tensorflow', 'jax', 'torch'}}))"
