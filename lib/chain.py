@@ -94,7 +94,7 @@ def checked(
         end: Scores of the last tag, shape (tags,); None for 0.
 
     Returns:
-        A :class:`Chain`. Its scores are float32, or float64 if an argument is.
+        A :class:`Chain`. Its scores are float32; on TensorFlow, float64 if emissions or transitions are.
 
     Raises:
         ValueError: A shape does not fit, emissions are empty, the mask has holes or tags are out of range. A plain
@@ -386,8 +386,13 @@ def _expected_moves(posterior: _Posterior, exact: Tensor, M: Tensor, w: Tensor) 
     left, right = posterior.left[:-1], posterior.right[1:]
 
     def at_once() -> Tensor:
-        left_rows, right_rows = ops.reshape(left, (-1, K)), ops.reshape(right * w[:, None], (-1, K))
-        return ops.exp(M) * ops.matmul(ops.transpose(left_rows), right_rows)
+        left_rows, right_rows = in_blocks(left), in_blocks(right * w[:, None])
+        return ops.exp(M) * ops.sum(ops.matmul(ops.transpose(left_rows, (0, 2, 1)), right_rows), axis=0)
+
+    def in_blocks(x: Tensor) -> Tensor:
+        """Rows in blocks of a few hundred: one sum over tens of thousands would round too often in float32."""
+        rows = ops.reshape(x, (-1, K))
+        return ops.reshape(ops.pad(rows, ((0, -ops.shape(rows)[0] % 512), (0, 0))), (-1, 512, K))
 
     def step_by_step() -> Tensor:
         def add(t: Tensor, moves: Tensor) -> Tensor:

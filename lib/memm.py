@@ -181,16 +181,15 @@ def _charges(arguments: chain.Chain, direction: str) -> Tensor:
     """What the emissions of one direction are charged, (batch, time, tags)."""
     emissions, mask = arguments.emissions, arguments.mask
     transitions = _full(arguments.transitions)
-    alone = ops.broadcast_to(_logsumexp(emissions)[..., None], ops.shape(emissions))
     if direction == "forward":
         into = ops.where(mask[..., None], _log_matmul(emissions, transitions), 0.0)
         charges = ops.pad(into[:, 1:], ((0, 0), (0, 1), (0, 0)))
-        unaccompanied = ops.equal(ops.arange(mask.shape[1]), 0)[None]
+        lonely = ops.equal(ops.arange(mask.shape[1]), 0)[None]
     else:
         into = _log_matmul(emissions, ops.transpose(transitions))
         charges = ops.pad(into[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        unaccompanied = ops.logical_not(ops.pad(mask[:, 1:], ((0, 0), (0, 1))))
-    return charges + ops.where(unaccompanied[..., None], alone, 0.0)
+        lonely = ops.logical_not(ops.pad(mask[:, 1:], ((0, 0), (0, 1))))
+    return charges + ops.where(lonely, _logsumexp(emissions), 0.0)[..., None]
 
 
 def _log_matmul(x: Tensor, g: Tensor) -> Tensor:
@@ -239,8 +238,8 @@ def viterbi(
         direction: As in :func:`log_likelihood`.
 
     Returns:
-        The tags (batch, time), int32, −1 at masked steps, and their log-likelihood in this direction (batch,),
-        −inf where every sequence is forbidden.
+        The tags (batch, time), int32, −1 at masked steps, and their log-likelihood in this direction (batch,).
+        Where every sequence is forbidden, tags −1 and −inf.
 
     Raises:
         ValueError: As :func:`log_likelihood`.
@@ -334,7 +333,8 @@ def beam(
         direction: As in :func:`log_likelihood`.
 
     Returns:
-        The tags (batch, time), int32, −1 at masked steps, and their log-likelihood in this direction (batch,).
+        The tags (batch, time), int32, −1 at masked steps, and their log-likelihood in this direction (batch,),
+        −inf if all that the beam kept ran into dead ends.
 
     Raises:
         ValueError: ``width`` is not a positive integer; otherwise as :func:`log_likelihood`.

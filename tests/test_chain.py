@@ -23,7 +23,7 @@ BACKEND = keras.backend.backend()
 COMPILED = (
     BACKEND == "jax"
 )  # there the tests call jitted functions, or every shape would compile dozens of operations
-DOUBLE = BACKEND != "jax"  # JAX has no float64 unless it is told to
+DOUBLE = BACKEND == "tensorflow"  # elsewhere Keras computes a float64 product in float32
 SHAPES = [(6, 1), (5, 2), (6, 3), (6, 4), (1, 3)]  # time, tags
 ROWS = 12
 
@@ -416,7 +416,7 @@ def gradient_in_graph(e, A, m, s, f):
     return gradient(total, e, A)
 
 
-@pytest.mark.skipif(not DOUBLE, reason="JAX computes in float32")
+@pytest.mark.skipif(not DOUBLE, reason="Keras keeps float64 on TensorFlow only")
 def test_float64_is_computed_in_float64():
     for kind in ("forbidden by -inf", "range ±200, forbidden by -1e4"):
         for arguments, truth in chains(kind):
@@ -485,7 +485,7 @@ def two_islands(bridge, blocks):
 @pytest.mark.parametrize(
     ("bridge", "blocks"),
     [
-        pytest.param(-math.inf, [10, -25, 10], id="the best sequence is lost from both ends"),
+        pytest.param(-math.inf, [12, -30, 12], id="the best sequence is lost from both ends"),
         pytest.param(-math.inf, [-12, 12.1, -0.2], id="nearly even"),
         pytest.param(-1e4, [30] * 40 + [-30] * 40, id="a move of score -1e4 pays in a long chain"),
         pytest.param(-1e4, [30] * 10 + [-30] * 10, id="a move of score -1e4 does not pay"),
@@ -501,12 +501,12 @@ def test_products_that_lose_what_matters_are_noticed(bridge, blocks):
 
 
 def test_both_directions_can_agree_on_a_sequence_that_is_not_the_best():
-    arguments = two_islands(-math.inf, [10, -25, 10])  # tag 1 all along is the best by e^50
+    arguments = two_islands(-math.inf, [12, -30, 12])  # tag 1 all along is the best by e^60
     e, M, taken = closed(*arguments)
     products, proved = quick(module._by_products)(e, M)
     assert not bool(proved)
     assert recursive_log_z(*rows_of(*arguments)[0]) == pytest.approx(0, abs=1e-9)
-    assert float(taken[0] + products.log_z[0]) == pytest.approx(-50, abs=1e-3)
+    assert float(taken[0] + products.log_z[0]) == pytest.approx(-60, abs=1e-3)
     np.testing.assert_allclose(array(products.p)[1:-1, 0, 1:], np.tile([1, 0], (30, 1)))
 
 

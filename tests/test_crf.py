@@ -1,5 +1,6 @@
 """Truths about ``lib.crf``, on whichever backend KERAS_BACKEND names."""
 
+import functools
 import itertools
 
 import keras
@@ -102,26 +103,30 @@ def expected_counts(emissions, tags, mask, transitions, start, end):
     return counts
 
 
-def gradients(function, *arguments):
-    """Gradients of a scalar function by the backend's own differentiation."""
+def gradients(function, *arguments, fixed=()):
+    """Gradients of a scalar function of ``arguments`` and ``fixed`` by the backend's own differentiation."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
         tensors = [tf.convert_to_tensor(x) for x in arguments]
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            value = function(*tensors)
+            value = function(*tensors, *fixed)
         return [array(g) for g in tape.gradient(value, tensors)]
     if BACKEND == "jax":
-        import jax
-
-        gradient = jax.jit(jax.grad(function, range(len(arguments))))
-        return [array(g) for g in gradient(*map(jax.numpy.asarray, arguments))]
+        return [array(g) for g in jax_gradient(function, len(arguments))(*arguments, *fixed)]
     import torch
 
     tensors = [torch.tensor(x, requires_grad=True) for x in arguments]
-    function(*tensors).backward()
+    function(*tensors, *fixed).backward()
     return [array(x.grad) for x in tensors]
+
+
+@functools.cache
+def jax_gradient(function, arguments):
+    import jax
+
+    return jax.jit(jax.grad(function, range(arguments)))
 
 
 def compiled(function):
@@ -174,20 +179,22 @@ def test_the_likelihood_is_that_of_the_definition(shape, regime):
     assert value[0] == 0
 
 
-def log_likelihood_of(given):
-    """Σ over the rows of finite log-likelihood, as a function of what is differentiated."""
-
-    def function(emissions, transitions, start, end):
-        value = log_likelihood(emissions, given["tags"], transitions, mask=given["mask"], start=start, end=end)
-        return ops.sum(ops.where(ops.isfinite(value), value, 0.0))
-
-    return function
+def finite_sum(emissions, transitions, start, end, tags, mask):
+    """Σ of the finite log-likelihoods."""
+    value = log_likelihood(emissions, tags, transitions, mask=mask, start=start, end=end)
+    return ops.sum(ops.where(ops.isfinite(value), value, 0.0))
 
 
-def gradients_of(given):
-    return gradients(
-        log_likelihood_of(given), *(given[name] for name in ("emissions", "transitions", "start", "end"))
-    )
+def plain_sum(emissions, transitions, start, end, tags, mask):
+    """Σ of the log-likelihoods, as a loss adds them up."""
+    return ops.sum(log_likelihood(emissions, tags, transitions, mask=mask, start=start, end=end))
+
+
+SCORES = ("emissions", "transitions", "start", "end")
+
+
+def gradients_of(given, function=finite_sum):
+    return gradients(function, *(given[name] for name in SCORES), fixed=(given["tags"], given["mask"]))
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -199,8 +206,7 @@ def test_the_gradient_is_the_gold_counts_minus_the_marginals_and_pair_marginals(
 
 def test_the_gradient_agrees_with_finite_differences_of_the_definition():
     given, step = chains(6, 4, 3), 1e-5
-    names = ("emissions", "transitions", "start", "end")
-    for name, gradient in zip(names, gradients_of(given), strict=True):
+    for name, gradient in zip(SCORES, gradients_of(given), strict=True):
         difference = np.empty(gradient.shape)
         for index in np.ndindex(gradient.shape):
             moved = []
@@ -248,20 +254,14 @@ def impossible(name):
 def test_a_forbidden_sequence_has_likelihood_minus_infinity_and_teaches_nothing(name):
     given = impossible(name)
     assert array(likelihood(**given)).tolist() == [-np.inf, -np.inf]
-
-    def loss(emissions, transitions, start, end):
-        return -ops.sum(
-            log_likelihood(emissions, given["tags"], transitions, mask=given["mask"], start=start, end=end)
-        )
-
-    for gradient in gradients(loss, *(given[name] for name in ("emissions", "transitions", "start", "end"))):
+    for gradient in gradients_of(given, plain_sum):
         np.testing.assert_array_equal(gradient, 0)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_read_and_single_precision_computed(dtype):
     given = chains(8, 6, 3, scale=20.0)
-    halves = {name: ops.cast(given[name], dtype) for name in ("emissions", "transitions", "start", "end")}
+    halves = {name: ops.cast(given[name], dtype) for name in SCORES}
     value = likelihood(**{**given, **halves})
     widened = {name: array(ops.cast(half, "float32")) for name, half in halves.items()}
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
@@ -380,9 +380,14 @@ def test_with_zero_transitions_a_crf_is_softmax():
 def test_the_gradient_of_the_transitions_vanishes_with_the_margin_of_the_emissions(margin):
     # One move, zero transitions: both tags are right with probability q each, so the pair is right with q².
     K, tags = 4, np.array([[0, 2]])
-    emissions = (margin * np.eye(K)[tags]).astype("float32")
+    given = {name: np.zeros((K,) * (1 + (name == "transitions")), "float32") for name in SCORES}
+    given |= {
+        "emissions": (margin * np.eye(K)[tags]).astype("float32"),
+        "tags": tags,
+        "mask": np.full((1, 2), True),
+    }
     q = np.exp(margin) / (np.exp(margin) + K - 1)
-    (gradient,) = gradients(lambda g: ops.sum(log_likelihood(emissions, tags, g)), np.zeros((K, K), "float32"))
+    gradient = gradients_of(given)[1]
     assert np.abs(gradient).sum() == pytest.approx(2 * (1 - q**2), rel=1e-3, abs=1e-6)
     assert gradient[0, 2] == pytest.approx(1 - q**2, rel=1e-3, abs=1e-6)
 
@@ -510,6 +515,7 @@ def test_a_crf_in_the_functional_api_trains_and_comes_back_from_a_file_with_its_
     def fit(model):
         return model.fit(ids, tags, batch_size=16, shuffle=False, epochs=2, verbose=0).history["loss"]
 
+    keras.utils.set_random_seed(0)
     (ids, tags), inputs = tokens(), keras.Input((None,), dtype="int32")
     head = CRF(3, boundaries=True, learning_rate_multiplier=10)
     emissions = keras.layers.Dense(3)(keras.layers.Embedding(4, 8, mask_zero=True)(inputs))
@@ -525,6 +531,7 @@ def test_a_crf_in_the_functional_api_trains_and_comes_back_from_a_file_with_its_
 
 def test_a_crf_learns_on_top_of_half_precision_layers():
     keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(0)
     try:
         ids, tags = tokens()
         head = CRF(3, boundaries=True)
