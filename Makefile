@@ -54,7 +54,9 @@ execute: .venv/ready ## re-run the notebooks and store their outputs and claims
 	$(BIN)/python -m lib.press.execute
 
 bench: .venv/ready ## measure lib against its peers
-	$(BIN)/pip install -q -r requirements-bench.txt
+	$(BIN)/pip install -q -r requirements-backends.txt
+	$(BIN)/pip install -q $(TORCH_OPTIONS) '$(TORCH)' || true
+	$(BIN)/pip install -q --no-deps -r requirements-bench.txt
 	$(BIN)/pytest tests/bench -o python_files='bench_*.py' --benchmark-only --benchmark-columns=min,median,rounds
 
 gpu: .venv/ready ## record the experiments at GPU scale on the device at hand

@@ -29,6 +29,7 @@ Lafferty, McCallum and Pereira 2001, "Conditional random fields".
 
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -226,24 +227,35 @@ class _Numbers(NamedTuple):
     Attributes:
         one: What changes nothing as a factor.
         weigh: (prior, scale, x) → prior · x / scale, the weights of all ways to a tag.
-        move: (weights, M) → the sum over the tags before, the prior of the next step.
+        moves: M → (weights → weights · M, summed over the tags before: the prior of the next step).
     """
 
     one: float
     weigh: Callable[[Tensor, Tensor, Tensor], Tensor]
-    move: Callable[[Tensor, Tensor], Tensor]
+    moves: Callable[[Tensor], Callable[[Tensor], Tensor]]
 
 
 #: In place of −inf as a scale, so that no −inf − (−inf) arises.
 _LOWEST = -1e30
-#: XLA on a CPU runs a product of matrices up to this size two times faster spelled out than as a library call.
-_SPELLED_OUT = 10
+#: XLA on a CPU runs a product of matrices up to this size three times faster spelled out than as a library call.
+#: A TensorFlow graph, which cannot know whether XLA will compile it, is better off with one operation.
+_SPELLED_OUT = 10 if keras.backend.backend() == "jax" else 0
 
 
-def _product(weights: Tensor, M: Tensor) -> Tensor:
-    if M.shape[-2] > _SPELLED_OUT or keras.backend.backend() == "torch":
-        return weights @ M
-    return ops.sum(weights[..., None] * M[..., None, :, :], axis=-2)
+def _spelled_out(combine: Callable, reduce: Callable) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+    """The product with M in which ``combine`` multiplies and ``reduce`` adds, over an axis."""
+
+    def moves(M: Tensor) -> Callable[[Tensor], Tensor]:
+        M = M[..., None, :, :]
+        return lambda weights: reduce(combine(weights[..., None], M), axis=-2)
+
+    return moves
+
+
+def _product(M: Tensor) -> Callable[[Tensor], Tensor]:
+    if M.shape[-2] <= _SPELLED_OUT:
+        return _spelled_out(operator.mul, ops.sum)(M)
+    return lambda weights: weights @ M
 
 
 def _logsumexp(scores: Tensor, axis: int) -> Tensor:
@@ -257,13 +269,17 @@ def _softmax(scores: Tensor) -> Tensor:
     return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1)
 
 
-def _add(prior: Tensor, scale: Tensor, e: Tensor) -> Tensor:
+def _rescaled_product(prior: Tensor, scale: Tensor, x: Tensor) -> Tensor:
+    return prior * (x * (1 / scale))
+
+
+def _rescaled_sum(prior: Tensor, scale: Tensor, e: Tensor) -> Tensor:
     return prior + (e - ops.maximum(scale, _LOWEST))
 
 
-_PRODUCTS = _Numbers(1.0, lambda prior, scale, x: prior * (x * (1 / scale)), _product)
-_LOGARITHMS = _Numbers(0.0, _add, lambda scores, M: _logsumexp(scores[..., None] + M[..., None, :, :], axis=-2))
-_MAXIMA = _Numbers(0.0, _add, lambda scores, M: ops.max(scores[..., None] + M[..., None, :, :], axis=-2))
+_PRODUCTS = _Numbers(1.0, _rescaled_product, _product)
+_LOGARITHMS = _Numbers(0.0, _rescaled_sum, _spelled_out(operator.add, _logsumexp))
+_MAXIMA = _Numbers(0.0, _rescaled_sum, _spelled_out(operator.add, ops.max))
 
 
 def _messages(number: _Numbers, x: Tensor, M: Tensor, steps: Any = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,8 +304,10 @@ def _messages(number: _Numbers, x: Tensor, M: Tensor, steps: Any = None) -> tupl
     M = ops.pad(M, ((0, 0), (0, 0), (0, 1)), constant_values=number.one)
     first = ops.pad(x[0], ((0, 0), (0, 0), (0, 1)), constant_values=number.one)
 
+    moves = number.moves(M)
+
     def step(received: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return number.move(number.weigh(received[..., :-1], received[..., -1:], x), M), received
+        return moves(number.weigh(received[..., :-1], received[..., -1:], x)), received
 
     _, received = ops.scan(step, first, x)
     priors, scales = received[..., :-1], received[..., -1:]
@@ -386,13 +404,16 @@ def _expected_moves(posterior: _Posterior, exact: Tensor, M: Tensor, w: Tensor) 
     left, right = posterior.left[:-1], posterior.right[1:]
 
     def at_once() -> Tensor:
-        left_rows, right_rows = in_blocks(left), in_blocks(right * w[:, None])
-        return ops.exp(M) * ops.sum(ops.matmul(ops.transpose(left_rows, (0, 2, 1)), right_rows), axis=0)
-
-    def in_blocks(x: Tensor) -> Tensor:
-        """Rows in blocks of a few hundred: one sum over tens of thousands would round too often in float32."""
-        rows = ops.reshape(x, (-1, K))
-        return ops.reshape(ops.pad(rows, ((0, -ops.shape(rows)[0] % 512), (0, 0))), (-1, 512, K))
+        left_rows, right_rows = ops.reshape(left, (-1, K)), ops.reshape(right * w[:, None], (-1, K))
+        if (
+            keras.backend.backend() == "torch"
+        ):  # adds up tens of thousands of rows one by one, which rounds too often
+            left_rows, right_rows = (
+                ops.reshape(ops.pad(rows, ((0, -rows.shape[0] % 512), (0, 0))), (-1, 512, K))
+                for rows in (left_rows, right_rows)
+            )
+        moves = ops.matmul(ops.swapaxes(left_rows, -1, -2), right_rows)
+        return ops.exp(M) * ops.sum(ops.reshape(moves, (-1, K, K)), axis=0)
 
     def step_by_step() -> Tensor:
         def add(t: Tensor, moves: Tensor) -> Tensor:

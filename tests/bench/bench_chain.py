@@ -2,10 +2,10 @@
 
     KERAS_BACKEND=jax python -m pytest tests/bench/bench_chain.py -o python_files='bench_*.py'
 
-Each round times pytorch-crf (on torch, one thread) and then one contestant, so that a busy machine slows both.
+pytorch-crf (on torch, one thread) and a contestant take turns, so that a busy machine slows both.
 ``over_pytorch_crf`` in the extra information is the median of the quotients; more is better. ``lib.chain`` runs on
 the backend of KERAS_BACKEND, the peers on their own. Pin the process to one core (``taskset -c 0``), and on a
-machine that others use count processor time instead of time: ``--benchmark-timer=time.process_time``.
+machine that others use count processor time: ``--benchmark-timer=time.process_time``.
 
 dynamax has the parameters of an HMM and is spared the score of the given tags; torch-struct takes 20 s a step for
 45 tags and is left out there.
@@ -181,24 +181,32 @@ CONTESTANTS = {
 
 
 def race(benchmark, step, yardstick):
-    """Time both in turn, about SECONDS long, and note the median of the quotients."""
+    """Time both in turn and note the median of the quotients.
+
+    Turns are of about equal length: after each step of the yardstick come as many steps as take the same time, the
+    first of them not timed, because the yardstick has emptied the caches.
+    """
 
     def seconds(function):
         start = benchmark._timer()
         function()
         return benchmark._timer() - start
 
-    def yardstick_first():
-        yardsticks.append(seconds(yardstick))
-        step()  # fills again the caches that the other has emptied
+    def turn():
+        if len(current) % steps == 0:
+            yardsticks.append(seconds(yardstick))
+            step()
+        current.append(yardsticks[-1])
 
-    yardsticks = []
-    yardstick_first()
-    rounds = int(np.clip(SECONDS / (seconds(step) + seconds(yardstick)), 5, 200))
-    benchmark.pedantic(step, setup=yardstick_first, rounds=rounds, warmup_rounds=2)
-    quotients = [y / s for y, s in zip(yardsticks[3:], benchmark.stats.stats.data, strict=True)]
+    step(), yardstick()
+    own, other = seconds(step), seconds(yardstick)
+    steps = int(np.clip(other / own, 1, 50))
+    turns = int(np.clip(SECONDS / (other + steps * own), 5, 100))
+    yardsticks, current = [], []
+    benchmark.pedantic(step, setup=turn, rounds=turns * steps)
+    quotients = [y / s for y, s in zip(current, benchmark.stats.stats.data, strict=True)]
     benchmark.extra_info["over_pytorch_crf"] = round(median(quotients), 2)
-    benchmark.extra_info["pytorch_crf_ms"] = round(1e3 * median(yardsticks), 2)
+    benchmark.extra_info["pytorch_crf_ms"] = round(1e3 * median(current), 2)
 
 
 @pytest.mark.parametrize("contestant", CONTESTANTS)
