@@ -2,7 +2,6 @@
 
 import functools
 import math
-from functools import partial
 from itertools import pairwise, product
 from types import SimpleNamespace
 
@@ -62,31 +61,36 @@ closed = quick(lambda *a: module._closed(*map(ops.convert_to_tensor, a)))
 chosen_by_products = compiled(lambda *a: module._posterior(*closed(*a)[:2])[1])
 
 
-def gradient(function, *inputs):
-    """Gradients of a scalar function of tensors with respect to all of them."""
+@functools.cache
+def jitted_gradient(function, inputs):
+    import jax
+
+    return jax.jit(jax.grad(function, range(inputs)))
+
+
+def gradient(function, *inputs, fixed=()):
+    """Gradients of a scalar function of tensors and of fixed arrays with respect to the tensors."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
         inputs = [tf.convert_to_tensor(x) for x in inputs]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            value = function(*inputs)
+            value = function(*inputs, *fixed)
         return [array(g) for g in tape.gradient(value, inputs)]
     if BACKEND == "jax":
-        import jax
-
-        return [array(g) for g in jax.jit(jax.grad(function, range(len(inputs))))(*inputs)]
+        return [array(g) for g in jitted_gradient(function, len(inputs))(*inputs, *fixed)]
     import torch
 
     inputs = [torch.tensor(x, requires_grad=True) for x in inputs]
-    function(*inputs).backward()
+    function(*inputs, *map(torch.tensor, fixed)).backward()
     return [array(x.grad) for x in inputs]
 
 
-def weighted_partition(w, m, e, A, s, f):
+def weighted_partition(e, A, s, f, m, w):
     """Σ w log Z over the rows in which some sequence is legal."""
     log_z = log_partition(e, A, mask=m, start=s, end=f)
-    return ops.sum(ops.where(ops.isfinite(log_z), ops.convert_to_tensor(w) * log_z, 0))
+    return ops.sum(ops.where(ops.isfinite(log_z), w * log_z, 0))
 
 
 # --- independent references, float64 --------------------------------------------------------------------------
@@ -217,7 +221,7 @@ def test_marginals_are_sums_over_all_sequences(kind):
 def test_gradient_of_log_partition_is_the_expected_count(kind):
     w = np.linspace(-1, 2, ROWS).astype("float32")
     for (e, A, m, s, f), truth in chains(kind):
-        gradients = gradient(partial(weighted_partition, w, m), e, A, s, f)
+        gradients = gradient(weighted_partition, e, A, s, f, fixed=(m, w))
         for row, valid, weight, expected in zip(gradients[0], m, w, truth, strict=True):
             np.testing.assert_allclose(row[valid], weight * expected.gradient[0], atol=2 * resolution(expected, e))
             assert not row[~valid].any()
@@ -310,7 +314,7 @@ def test_an_empty_row_has_one_sequence_of_score_0():
     tags, scores = best(e, A, m, s, f)
     assert array(tags).tolist() == [[-1] * 3] * 2
     assert array(scores).tolist() == [0, 0]
-    gradients = gradient(partial(weighted_partition, np.ones(2, "float32"), m), e, A, s, f)
+    gradients = gradient(weighted_partition, e, A, s, f, fixed=(m, np.ones(2, "float32")))
     assert not any(g.any() for g in gradients)
 
 
@@ -350,10 +354,10 @@ def test_where_no_sequence_is_legal_none_is_found():
 def test_what_stands_in_masked_steps_does_not_matter(spread):
     e, A, m, s, f = random_chain(6, 3, 2, spread=spread)
     w = np.ones(ROWS, "float32")
-    clean = [array(partition(e, A, m, s, f)), *gradient(partial(weighted_partition, w, m), e, A, s, f)]
+    clean = [array(partition(e, A, m, s, f)), *gradient(weighted_partition, e, A, s, f, fixed=(m, w))]
     for junk in (math.nan, math.inf, 1e30):
         dirty = np.where(m[..., None], e, junk).astype("float32")
-        found = [array(partition(dirty, A, m, s, f)), *gradient(partial(weighted_partition, w, m), dirty, A, s, f)]
+        found = [array(partition(dirty, A, m, s, f)), *gradient(weighted_partition, dirty, A, s, f, fixed=(m, w))]
         for a, b in zip(found, clean, strict=True):
             np.testing.assert_array_equal(a, b)
         assert not found[1][~m].any()
