@@ -44,12 +44,21 @@ def build(root: Path = notebooks.ROOT) -> Path:
     """
     command = "from jupyter_book.cli.main import main; main()"
     arguments = ["build", ".", "-W", "-n", "--keep-going", "-q"]
+    if dressed_anew(root):
+        arguments.append("--all")
     if subprocess.run([sys.executable, "-c", command, *arguments], cwd=root).returncode:
         raise SiteError("the build failed; its warnings stand above")
     if problems := [f"{document}: {problem}" for document in documents(root) for problem in check(document, root)]:
         raise SiteError("the pages were built but are not whole:\n" + "\n".join(problems))
     (root / STAMP).touch()
     return root / SITE / "index.html"
+
+
+def dressed_anew(root: Path = notebooks.ROOT) -> bool:
+    """Whether a style sheet, a script or a template changed since the last whole build; Sphinx does not look."""
+    built = (root / STAMP).stat().st_mtime if (root / STAMP).exists() else 0.0
+    sources = (path for folder in ("_static", "_templates") for path in (root / folder).rglob("*"))
+    return any(path.stat().st_mtime > built for path in sources if path.is_file())
 
 
 def check(document: str, root: Path = notebooks.ROOT) -> list[str]:
