@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lib import bert
+from lib.bert import Encoder
 from lib.crf import CRF
 from lib.experiments import labelling
 from lib.experiments.labelling import Corpus, Part
+from lib.pretrained import Characters, E5File
 from lib.spans import SEGMENT_ALPHABET, legal_moves, spans_of_tags
 from lib.tagger import Softmax
 from lib.workbench import corpora
@@ -173,8 +174,8 @@ def test_the_pretrained_encoder_reads_a_sentence_as_its_own_tokens(weights):
     encoder = labelling.pretrained(corpus, layers=1)
     kernel, bias = np.eye(384, 4, dtype=np.float32), np.zeros(4, np.float32)
     encoder.layers[-1].set_weights([kernel, bias])
-    characters = bert.Characters(bert.E5File(weights).pieces)
-    reference = bert.Encoder.from_e5(weights, 1, characters.rows)
+    characters = Characters(E5File(weights).pieces)
+    reference = Encoder.from_e5(weights, 1, characters.rows)
     for ids, text in [(corpus.train.characters[:1], "江泽民在北京"), (corpus.train.characters[2:3], "在" * 9)]:
         expected = ops.convert_to_numpy(reference(characters([text])))[0, 1:-1, :4]
         found = ops.convert_to_numpy(encoder(ids))[0, : len(text)]

@@ -53,7 +53,7 @@ def test_every_example_in_a_docstring_is_true(name):
 @pytest.mark.parametrize("path", IDEAS, ids=lambda path: path.stem)
 def test_an_idea_can_be_lifted_out(path):
     allowed = {"keras", "numpy", "scipy", *sys.stdlib_module_names}
-    if path.stem in ("bert", "extraction"):
+    if path.stem == "pretrained":
         allowed |= {"tokenizers", "safetensors"}
     ideas = {idea.stem for idea in IDEAS}
     for name in imported(path):
@@ -77,7 +77,11 @@ def test_importing_lib_is_cheap():
 
 
 @pytest.mark.parametrize(
-    "name", ["lib.angles", "lib.spans", "lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"]
+    "name",
+    [
+        *("lib.alignment", "lib.angles", "lib.pretrained", "lib.spans"),
+        *("lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"),
+    ],
 )
 def test_what_needs_no_backend_loads_none(name):
     code = f"import sys, {name}; print(sorted(set(sys.modules) & {{'keras', 'tensorflow', 'jax', 'torch'}}))"

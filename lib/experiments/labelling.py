@@ -26,7 +26,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lib import bert
+from lib.bert import Encoder
+from lib.pretrained import Characters, E5File
 from lib.spans import (
     SEGMENT_ALPHABET,
     bio_alphabet,
@@ -300,16 +301,16 @@ def pretrained(corpus: Corpus, *, layers: int = 12, dropout: float = 0.0) -> ker
         (None, 40, 4)
     """
     path = corpora.member("e5-small", "e5-small-q4.bin")
-    characters = bert.Characters(bert.E5File(path).pieces, corpus.vocabulary[2:])
+    characters = Characters(E5File(path).pieces, corpus.vocabulary[2:])
     ids = keras.Input((corpus.train.characters.shape[1],), dtype="int32")
-    states = bert.Encoder.from_e5(path, layers, characters.rows, dropout=dropout)(_Framed(corpus, characters)(ids))
+    states = Encoder.from_e5(path, layers, characters.rows, dropout=dropout)(_Framed(corpus, characters)(ids))
     return _encoder(corpus, ids, states[:, 1:-1])
 
 
 class _Framed(keras.layers.Layer):
     """Ids of a corpus (batch, time) as those of a pretrained encoder, between its marks, (batch, time + 2)."""
 
-    def __init__(self, corpus: Corpus, characters: bert.Characters):
+    def __init__(self, corpus: Corpus, characters: Characters):
         super().__init__()
         known = characters(["".join(corpus.vocabulary[2:])])[0, 1:-1]
         self.marks = characters
