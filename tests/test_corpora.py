@@ -144,6 +144,61 @@ def test_peoples_daily_has_the_words_and_tags_of_its_title():
     assert tags["n"] == 236_810
 
 
+def test_every_subject_and_object_of_duie_is_a_part_of_its_text():
+    available("duie")
+    parts = corpora.duie()
+    statements = [statement for part in parts.values() for statement in part]
+    assert {name: len(part) for name, part in parts.items()} == {"train": 10_733, "dev": 1_342, "test": 1_342}
+    assert len({statement.text for statement in statements}) == 13_417  # so no sentence is in two parts
+    triples = [(statement.text, *triple) for statement in statements for triple in statement.triples]
+    assert len(triples) == 24_370
+    assert len({predicate for _, _, predicate, _ in triples}) == 17
+    assert all(subject in text and object_ in text for text, subject, _, object_ in triples)
+    assert sum(len(statement.text) for statement in statements) == 688_085
+
+
+def test_duie_is_always_split_alike():
+    available("duie")
+    assert corpora.duie() == corpora.duie()
+    assert corpora.duie()["test"][0].triples != corpora.duie()["dev"][0].triples
+
+
+def test_the_events_of_bionlp_are_those_of_its_files():
+    available("bionlp")
+    documents = corpora.bionlp()
+    events = {
+        part: [e for d in documents if d.name.startswith(part) for e in d.events] for part in ("GE", "EPI", "ID")
+    }
+    assert {part: len(found) for part, found in events.items()} == {"GE": 244, "EPI": 61, "ID": 348}
+    assert Counter(event.kind for event in events["GE"])["Positive_regulation"] == 83
+    roles = Counter(role for event in events["GE"] for role, _ in event.arguments)
+    assert roles == {"Theme": 246, "Cause": 55, "Site": 10, "ToLoc": 6}
+
+
+def test_the_places_of_bionlp_hold_the_words_of_its_files():
+    available("bionlp")
+    words = {
+        line.split("\t")[2]
+        for entry in corpora.passport("bionlp").members
+        if entry.path.endswith(".ann")
+        for line in corpora.read("bionlp", entry.path).decode().splitlines()
+        if line.startswith("T")
+    }
+    for document in corpora.bionlp():
+        for event in document.events:
+            for start, end in (event.trigger, *(place for _, place in event.arguments)):
+                assert document.text[start:end] in words
+
+
+def test_an_event_within_an_event_stands_by_its_trigger():
+    available("bionlp")
+    document = next(document for document in corpora.bionlp() if document.name == "GE/PMC-2065877-06-Results-05")
+    lines = corpora.read("bionlp", "PMC-2065877-06-Results-05.ann").decode().splitlines()
+    within = sum(line.count(":E") for line in lines if line.startswith("E"))
+    triggers = {event.trigger for event in document.events}
+    assert within == sum(place in triggers for event in document.events for _, place in event.arguments) == 18
+
+
 def counts(sentences) -> tuple[int, int, int]:
     """Sentences, words, characters."""
     words = [word for sentence in sentences for word, _ in sentence]
