@@ -21,6 +21,7 @@ the other a first or inside one (B, I, M), and both are of the same kind.
   the first need not be continued.
 
     segment_labels, bio_labels              spans → labels (one sentence)
+    disjoint                                spans → the most of them that BIO can spell
     spans_of, spans_of_words, spans_of_tags labels, tagged words, integer tags → spans
     SEGMENT_ALPHABET, bio_alphabet          the labels of a scheme; a tag is a place in this tuple
     legal_moves, illegal_moves              which moves a scheme allows; how many of a batch it does not
@@ -141,6 +142,32 @@ def bio_labels(spans: Iterable[Span], length: int) -> list[str]:
     for start, end, kind in spans:
         labels[start:end] = [_label("B", kind)] + [_label("I", kind)] * (end - start - 1)
     return labels
+
+
+def disjoint(spans: Iterable[Span]) -> list[Span]:
+    """A largest set of the spans of which no two share a character: the most that BIO labels can keep.
+
+    Take the span that ends first, drop all that overlap it, and so on. Of spans with one end the shortest is
+    taken, and of equal ones the first kind in the alphabet.
+
+    Args:
+        spans: Spans, not empty, in any order.
+
+    Returns:
+        The kept spans, from left to right.
+
+    Source: interval scheduling, as in Kleinberg and Tardos 2005, section 4.1.
+
+    Example:
+        >>> spans = [Span(0, 5, "Attack/Place"), Span(0, 2, "Attack/Attacker"), Span(3, 5, "Attack/Target")]
+        >>> [span.kind for span in disjoint(spans)]
+        ['Attack/Attacker', 'Attack/Target']
+    """
+    kept: list[Span] = []
+    for span in sorted((Span(*span) for span in spans), key=lambda span: (span.end, -span.start, span.kind)):
+        if not kept or span.start >= kept[-1].end:
+            kept.append(span)
+    return kept
 
 
 def bio_alphabet(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -332,7 +359,8 @@ class Score:
     recall, and without both the F1.
 
     Attributes:
-        correct: predicted spans that are gold spans: same start, same end, same kind.
+        correct: predicted spans that are gold spans: same start, same end, same kind. A metric that gives part
+            marks, such as :func:`lib.extraction.event_score`, puts the sum of the marks here.
         predicted: predicted spans.
         gold: gold spans.
 
@@ -344,7 +372,7 @@ class Score:
         Score(correct=4, predicted=5, gold=7)
     """
 
-    correct: int = 0
+    correct: float = 0
     predicted: int = 0
     gold: int = 0
 

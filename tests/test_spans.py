@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from lib.spans import (
     Span,
     bio_alphabet,
     bio_labels,
+    disjoint,
     illegal_moves,
     legal_moves,
     score,
@@ -489,3 +490,44 @@ def test_kinds_are_a_collection_of_known_names():
             call("PER")
     with pytest.raises(ValueError, match=r"kinds must be among .*'LOC', 'PER'.* got .*'ORG'"):
         score_tags([[0]], [[0]], BIO, ["PER", "ORG"])
+
+
+# --- what BIO can keep -----------------------------------------------------------------------------------------
+
+
+def spans_in(draw):
+    return draw(
+        st.lists(
+            st.tuples(st.integers(0, 8), st.integers(1, 4), st.sampled_from(["A/x", "A/y", "B/x"])).map(
+                lambda s: Span(s[0], s[0] + s[1], s[2])
+            ),
+            max_size=7,
+        )
+    )
+
+
+@given(st.data())
+def test_no_larger_set_of_spans_is_disjoint(data):
+    spans = spans_in(data.draw)
+    kept = disjoint(spans)
+
+    def apart(some):
+        ordered = sorted(some)
+        return all(one.end <= other.start for one, other in pairwise(ordered))
+
+    sizes = [n for n in range(len(spans) + 1) if any(map(apart, combinations(spans, n)))]
+    assert len(kept) == max(sizes)
+    assert apart(kept)
+    assert set(kept) <= set(spans)
+    assert kept == sorted(kept) == disjoint(spans[::-1])
+    assert len(bio_labels(kept, 12)) == 12
+
+
+def test_bio_loses_nested_spans_and_second_kinds():
+    nested = [Span(0, 5, "Attack/Place"), Span(0, 2, "Attack/Attacker"), Span(3, 5, "Attack/Target")]
+    assert disjoint(nested) == nested[1:]
+    twice = [Span(0, 2, "Die/Person"), Span(0, 2, "Attack/Target")]
+    assert disjoint(twice) == [Span(0, 2, "Attack/Target")]
+    for spans in (nested, twice):
+        with pytest.raises(ValueError, match="BIO gives a character one label"):
+            bio_labels(spans, 5)

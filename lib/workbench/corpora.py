@@ -483,7 +483,7 @@ class Document(NamedTuple):
 
 
 def _document(path: str) -> Document:
-    """A text with its stand-off annotation, whose lines are like ``T3⇥kind start end⇥words`` or ``E1⇥kind:T3 role:E2``."""
+    """A text with its stand-off annotation: lines ``T3⇥kind start end⇥words`` and ``E1⇥kind:T3 role:T1 role:E2``."""
     text = read("bionlp", path.removesuffix(".ann") + ".txt").decode()
     lines = [line.split("\t") for line in read("bionlp", path).decode().splitlines()]
     places = {key: tuple(map(int, rest[0].split()[1:])) for key, *rest in lines if key.startswith("T")}
