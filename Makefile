@@ -60,7 +60,8 @@ bench: .venv/ready ## measure lib against its peers
 	$(BIN)/pytest tests/bench -o python_files='bench_*.py' --benchmark-only --benchmark-columns=min,median,rounds
 
 gpu: .venv/ready ## record the experiments at GPU scale on the device at hand
-	for module in $$(ls lib/experiments | sed -n 's/^\([a-z]*\)\.py$$/\1/p'); do \
+	for module in $$(grep -l records.main lib/experiments/*.py lib/experiments/*/__main__.py \
+	  | sed 's|lib/experiments/\([a-z]*\).*|\1|'); do \
 	  $(BIN)/python -m lib.experiments.$$module --scale gpu; done
 	$(BIN)/python -m lib.press.execute --measure
 

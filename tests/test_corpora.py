@@ -152,7 +152,8 @@ def test_every_subject_and_object_of_duie_is_a_part_of_its_text():
     assert len({statement.text for statement in statements}) == 13_417  # so no sentence is in two parts
     triples = [(statement.text, *triple) for statement in statements for triple in statement.triples]
     assert len(triples) == 24_370
-    assert len({predicate for _, _, predicate, _ in triples}) == 17
+    assert sorted({predicate for _, _, predicate, _ in triples}) == list(corpora.DUIE_PREDICATES)
+    assert len(corpora.DUIE_PREDICATES) == 17
     assert all(subject in text and object_ in text for text, subject, _, object_ in triples)
     assert sum(len(statement.text) for statement in statements) == 688_085
 

@@ -372,6 +372,33 @@ def test_event_score_by_hand():
     assert math.isclose((score + event_score(gold, gold)).precision, (5 / 3 + 3) / 6)
 
 
+def test_the_article_s_metric_cannot_see_groups():
+    # Who attacked which town? The events differ, their (type, role, argument) do not.
+    attacks = [
+        ("Attack", {"Attacker": "Goths", "Place": "Rome"}),
+        ("Attack", {"Attacker": "Huns", "Place": "Metz"}),
+    ]
+    swapped = [
+        ("Attack", {"Attacker": "Huns", "Place": "Rome"}),
+        ("Attack", {"Attacker": "Goths", "Place": "Metz"}),
+    ]
+    merged = [
+        ("Attack", {"Attacker": "Goths", "Place": "Rome"}),
+        ("Attack", {"Attacker": "Huns"}),
+        ("Attack", {"Place": "Metz"}),
+    ]
+    flat = [
+        {(kind, role, argument) for kind, roles in events for role, argument in roles.items()}
+        for events in (attacks, swapped, merged)
+    ]
+    assert attacks != swapped
+    assert flat[0] == flat[1] == flat[2]
+    assert triple_score(flat[:1], flat[1:2]).f1 == 1
+    # ``event_score`` keeps one argument for each type and role, whichever group it came from.
+    firsts = [{(kind, role): argument for kind, role, argument in sorted(some, reverse=True)} for some in flat]
+    assert event_score(firsts[0], firsts[1]).f1 == 1
+
+
 def test_triple_score_by_hand():
     a, b, c = (("s", p, "o") for p in range(3))
     assert triple_score([{a, b}, {c}], [{a, c}, set()]) == Score(1, 2, 3)

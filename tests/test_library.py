@@ -23,8 +23,8 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module else set()
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name if name.startswith("lib") else name.split(".")[0] for name in names}
 
 
@@ -68,6 +68,13 @@ def test_arrows_run_one_way(path):
     for name in imported(path):
         if name.startswith("lib."):
             assert rank.get(name.split(".")[1], 0) <= own, f"{path.name} must not import {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_are_absolute(path):
+    # Those of a package too: so the tests here and the fingerprint of a notebook can follow them.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name}:{node.lineno}"
 
 
 def test_importing_lib_is_cheap():

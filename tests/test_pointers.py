@@ -304,6 +304,14 @@ def test_a_power_and_a_bias_begin_at_one_probability(power):
         assert math.isclose(float(by_power), float(by_bias), rel_tol=1e-5)
 
 
+@pytest.mark.parametrize("power", [2, 3, 4])
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_a_power_pushes_harder_than_a_bias_by_a_known_factor(power, target):
+    pushed = gradient(lambda z: power_crossentropy(z, target, power), np.float32(0))
+    biased = gradient(lambda z: power_crossentropy(z, target), np.float32(prior_bias(power)))
+    np.testing.assert_allclose(pushed / biased, power * 2 ** (power - 1) / (2**power - 1), rtol=1e-5)
+
+
 def brute_pointers(starts, ends, threshold, longest):
     spans = []
     for start in np.flatnonzero(starts > threshold):

@@ -57,6 +57,32 @@ def test_imports_are_followed_through_the_library():
     assert notebooks.imported_files("import os") == set()
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from lib.experiments.extraction.relations import relations",
+        "from lib.experiments.extraction import relations",
+        "import lib.experiments.extraction.relations",
+    ],
+)
+def test_imports_are_followed_into_a_package(source):
+    package = ROOT / "lib" / "experiments" / "extraction"
+    files = notebooks.imported_files(source)
+    assert {package / "__init__.py", package / "relations.py", package / "training.py"} <= files
+    assert {ROOT / "lib" / "extraction.py", ROOT / "lib" / "bert.py"} <= files
+    assert package / "events.py" not in files
+
+
+def test_imports_are_followed_out_of_a_package_that_gathers_its_modules(tmp_path):
+    package = tmp_path / "lib" / "gathered"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from lib.gathered.one import f\n")
+    (package / "one.py").write_text("from lib.gathered import two\n")
+    (package / "two.py").touch()
+    found = notebooks.imported_files("from lib.gathered import f", tmp_path)
+    assert {path.name for path in found} == {"__init__.py", "one.py", "two.py"}
+
+
 def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_setup(tmp_path):
     shutil.copytree(
         ROOT / "lib" / "workbench", tmp_path / "lib" / "workbench", ignore=shutil.ignore_patterns("__py*")
@@ -192,6 +218,46 @@ def test_a_failed_build_and_a_broken_page_stop_with_a_sentence(tmp_path, monkeyp
     outcome.returncode = 1
     with pytest.raises(site.SiteError, match="the build failed"):
         site.build(tmp_path)
+
+
+def test_a_site_that_is_dressed_anew_is_built_anew(tmp_path, monkeypatch):
+    """Sphinx rebuilds a page when its text changes, not when its style sheet or its template does."""
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    for document in site.documents(tmp_path):
+        page(tmp_path, document, "word " * 900)
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(site.subprocess, "run", run)
+
+    def builds_all() -> bool:
+        site.build(tmp_path)
+        return "--all" in commands[-1]
+
+    assert not builds_all()  # no style sheet, no template
+    style, template = tmp_path / "_static" / "fonts" / "book.css", tmp_path / "_templates" / "page.html"
+    for file in (style, template):
+        file.parent.mkdir(parents=True)
+        file.touch()
+        stamp = (tmp_path / site.STAMP).stat().st_mtime
+        os.utime(file, (stamp + 1, stamp + 1))
+        assert site.dressed_anew(tmp_path)
+        assert builds_all()
+        os.utime(file, (stamp - 1, stamp - 1))
+        assert not builds_all()
+    # Without a stamp nobody knows what the pages were made from.
+    (tmp_path / site.STAMP).unlink()
+    assert builds_all()
+    # A build that failed leaves the stamp as it was.
+    stamp = (tmp_path / site.STAMP).stat().st_mtime
+    os.utime(style, (stamp + 1, stamp + 1))
+    monkeypatch.setattr(site.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(site.SiteError, match="the build failed"):
+        site.build(tmp_path)
+    assert site.dressed_anew(tmp_path)
 
 
 def test_the_command_line_says_which_page_to_open(monkeypatch, capsys):

@@ -48,6 +48,14 @@ FASHION_MNIST_CLASSES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
+#: The predicates of DuIE and what they mean.
+DUIE_PREDICATES = {
+    **{"上映时间": "released on", "主演": "starring", "作曲": "music by", "作者": "author", "作词": "lyrics by"},
+    **{"出品公司": "produced by", "出版社": "publisher", "出生地": "born in", "出生日期": "born on"},
+    **{"国籍": "nationality", "导演": "directed by", "成立日期": "founded on", "所属专辑": "album"},
+    **{"歌手": "sung by", "毕业院校": "studied at", "民族": "ethnic group", "连载网站": "published on"},
+}
+
 _SENTENCE_ENDS = frozenset("。！？；")
 # Three typing errors in the tags of the People's Daily, each occurring once, and what they should be.
 _PEOPLES_DAILY_ERRORS = {"vvn": "v", "na": "n", "Yg": "y"}
@@ -483,7 +491,7 @@ class Document(NamedTuple):
 
 
 def _document(path: str) -> Document:
-    """A text with its stand-off annotation: lines ``T3⇥kind start end⇥words`` and ``E1⇥kind:T3 role:T1 role:E2``."""
+    """A text with its stand-off annotation: lines ``T3⇥kind start end⇥words`` and ``E1⇥kind:T3 role:E2``."""
     text = read("bionlp", path.removesuffix(".ann") + ".txt").decode()
     lines = [line.split("\t") for line in read("bionlp", path).decode().splitlines()]
     places = {key: tuple(map(int, rest[0].split()[1:])) for key, *rest in lines if key.startswith("T")}

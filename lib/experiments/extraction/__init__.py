@@ -1,0 +1,10 @@
+"""Chapter 6: one encoder under three heads, trained on real texts and scored on texts it has not seen.
+
+    :mod:`.training`    how every model here is trained: batches of like length, one schedule
+    :mod:`.relations`   triples of DuIE by the cascade; three treatments of rare positives
+    :mod:`.reading`     the same triples asked as questions, answered by a pointer, by BIO labels, or by both
+    :mod:`.events`      arguments of biomedical events by composite BIO labels under a CRF, cross-validated
+
+``python -m lib.experiments.extraction --scale cpu`` records them. The encoder of relations and reading is the lower
+part of multilingual-e5-small, one id a character; that of events is MiniLM. Both go on learning with their heads.
+"""
