@@ -1,11 +1,16 @@
 """The experiments of chapter 6: texts come back from tokens, chance follows its seed, counts are right by hand."""
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from itertools import chain
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import require
@@ -13,29 +18,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
+from lib.alignment import align
 from lib.bert import Encoder
 from lib.crf import CRF
+from lib.experiments.extraction import drawings, training
 from lib.experiments.extraction import events as event_experiments
 from lib.experiments.extraction import reading as reading_experiments
 from lib.experiments.extraction import relations as relation_experiments
-from lib.experiments.extraction import training
 from lib.experiments.extraction.events import (
     Passage,
     event_tagger,
     events,
+    flat,
     kinds,
+    merge,
+    merging,
     passages,
     score_events,
     tag_events,
     tokens_of,
 )
+from lib.experiments.extraction.places import find_again, misread, surface
 from lib.experiments.extraction.reading import (
     BIO,
     QUESTIONS,
+    WAYS,
     Question,
     Reader,
     answer_targets,
     answers,
+    exact_rate,
     kind_of_question,
     questions,
     reading,
@@ -59,10 +71,11 @@ from lib.experiments.extraction.relations import (
     score_relations,
 )
 from lib.experiments.extraction.training import LENGTHS, LONGEST, batches, by_length, compiled, padded_length, train
-from lib.extraction import Triple, triple_score
+from lib.extraction import Cascade, Triple, triple_score
+from lib.press import notebooks
 from lib.pretrained import Characters, word_pieces
 from lib.spans import Span, bio_alphabet, spans_of_tags
-from lib.workbench import corpora
+from lib.workbench import corpora, records
 from lib.workbench.corpora import Document, Event, Statement
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -861,3 +874,121 @@ def test_the_command_line_lists_them(monkeypatch, capsys):
     assert stopped.value.code == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in ("relations", "imbalance", "reading", "events"))
+
+
+# --- what the chapter rests on ------------------------------------------------------------------------------
+
+
+def test_every_judged_triple_was_found_and_is_not_in_duie(duie):
+    rows = records.read_json(corpora.DATA / "judged" / "06-extraction.json")["rows"]
+    found = records.load("06-extraction", "relations", "cpu").rows[0]["found"]
+    wrong = []
+    for k, (statement, triples) in enumerate(zip(duie["test"], found, strict=False)):
+        for place in triples:
+            a, b, p, c, d = place
+            triple = (statement.text[a:b], predicates()[p], statement.text[c:d])
+            if triple not in statement.triples:
+                wrong.append((k, place))
+    judged = [(row["sentence"], row["triple"]) for row in rows]
+    # A pair of strings that occurs in two places is one triple, and is judged once.
+    assert all(one in wrong for one in judged)
+    assert len({(k, *map(tuple, [place])) for k, place in judged}) == len(judged) == 80
+    assert {row["verdict"] for row in rows} == {"stated", "arguable", "wrong"}
+
+
+def test_the_script_of_the_chapter_runs_by_itself(tmp_path):
+    """Twenty lines, three modules of lib, the weights: nothing of the workbench, and the right answers."""
+    path = had(corpora.member, "e5-small", "e5-small-q4.bin")
+    cells = notebooks.read(notebooks.ROOT / "book" / "06-extraction.ipynb").cells
+    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
+    assert len([line for line in script.split("\n") if line.strip()]) <= 25
+    assert "workbench" not in script
+    (tmp_path / "script.py").write_text(f"path = {str(path)!r}\n{script}\n", encoding="utf8")
+    for module in ("bert", "pretrained", "pointers"):  # lifted out of the book
+        (tmp_path / "lib").mkdir(exist_ok=True)
+        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", tmp_path / "lib")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[-2] == "['曹雪芹', '吴承恩']"
+
+
+def test_a_difference_is_a_triple_that_one_side_has(duie):
+    record = records.load("06-extraction", "relations", "cpu")
+    for k in range(200):
+        sides = {"+": set(), "−": set()}
+        for sign, *triple in relation_experiments.differences(record, k):
+            sides[sign].add(tuple(triple))
+        gold = set(duie["test"][k].triples)
+        assert not sides["+"] & gold
+        assert sides["−"] <= gold
+        row = record.rows[0]
+        assert len(sides["+"]) == row["predicted"][k] - row["correct"][k]
+        assert len(sides["−"]) == row["gold"][k] - row["correct"][k]
+
+
+def test_the_scores_of_all_sentences_are_those_of_the_record(duie):
+    record = records.load("06-extraction", "relations", "cpu")
+    everything = np.ones(len(duie["test"]), bool)
+    np.testing.assert_allclose(relation_experiments.f1_among(record, everything) / 100, record.column("f1"))
+
+
+def test_an_exact_rate_is_a_share_of_the_questions_of_its_kind():
+    record = records.load("06-extraction", "reading", "cpu")
+    for way in WAYS:
+        parts = [
+            exact_rate(record, way, kind) * record.rows[0]["pointer"][kind]["count"]
+            for kind in ("one", "repeated", "several", "none")
+        ]
+        count = record.rows[0]["pointer"]["all"]["count"]
+        np.testing.assert_allclose(sum(parts) / count, exact_rate(record, way))
+
+
+def test_merged_events_have_all_arguments_and_full_marks(bionlp):
+    for document in bionlp:
+        merged = merge(document.events)
+        assert len(merged) == len({event.kind for event in document.events})
+        arguments = [
+            Counter(argument for event in some for argument in event.arguments)
+            for some in (document.events, merged)
+        ]
+        assert arguments[0] == arguments[1]
+        assert flat(document, merged).keys() == flat(document, document.events).keys()
+    found = merging(bionlp)
+    assert found["f1"] == 1
+    assert found["seen"] == sum(len(flat(document, document.events)) for document in bionlp)
+
+
+def test_the_article_s_way_back_misreads_what_ours_reads():
+    cases = [("İstanbul Ünal", ["istanbul", "unal"]), ("Ünal", ["unal"])]
+    assert misread(find_again, cases) == 2  # "İstanbul " with the space after it, and "nal"
+    assert misread(align, cases) == 0
+
+
+def test_the_surface_of_a_text_counts_capitals_and_accents(tokenizer):
+    share, misplaced, count = surface(tokenizer, ["Ahab saw the whale, and the whale saw Ahab.", "café"])
+    tokens = [
+        t for line in ("Ahab saw the whale, and the whale saw Ahab.", "café") for t in tokenizer.encode(line).tokens
+    ]
+    assert count == len([t for t in tokens if t not in ("[CLS]", "[SEP]")])
+    assert 0 < share < 0.5
+    assert misplaced == 0
+
+
+def test_the_figures_draw_what_was_recorded(duie):
+    statements = [*duie["dev"], *duie["test"]]
+    drawings.overlaps(statements)
+    heights = [bar.get_height() for bar in plt.gca().patches]
+    assert sum(heights) == len(statements)
+    drawings.scores_by_group(records.load("06-extraction", "relations", "cpu"), duie["test"])
+    assert all(0 < y < 100 for ax in plt.gcf().axes for line in ax.lines for y in line.get_ydata())
+    drawings.answers_by_kind(records.load("06-extraction", "reading", "cpu"))
+    assert len(plt.gca().lines) == 4 * len(WAYS)
+    drawings.first_losses(records.load("06-extraction", "imbalance", "cpu"))
+    assert len(plt.gca().lines) == len(TREATMENTS)
+    model = Cascade(keras.layers.Embedding(10, 8, mask_zero=True), len(predicates()))
+    drawings.two_steps(model, np.array([[4, 7, 3]]), (0, 2))
+    assert plt.gcf().axes[1].images[0].get_array().shape == (len(predicates()), 3)
+    plt.close("all")

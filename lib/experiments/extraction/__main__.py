@@ -26,6 +26,17 @@ def _imbalance(scale: str) -> records.Record:
     return records.sweep(CHAPTER, "imbalance", imbalance, cases, scale=scale)
 
 
+def _treatments(scale: str) -> records.Record:
+    """The same three treatments at the end of a longer training."""
+    size = {"cpu": {"seeds": 3, "sentences": 4800}, "gpu": {"seeds": 5, "sentences": 10_733}}[scale]
+    cases = [
+        {"treatment": name, "seed": seed, "sentences": size["sentences"], "batch": 16, "rate": 6e-4}
+        for seed in range(size["seeds"])
+        for name in TREATMENTS
+    ]
+    return records.sweep(CHAPTER, "treatments", imbalance, cases, scale=scale)
+
+
 def _reading(scale: str) -> records.Record:
     """Questions answered by a pointer, by BIO labels and by both."""
     size = {
@@ -55,6 +66,13 @@ def _events(scale: str) -> records.Record:
 if __name__ == "__main__":
     sys.exit(
         records.main(
-            CHAPTER, {"relations": _relations, "imbalance": _imbalance, "reading": _reading, "events": _events}
+            CHAPTER,
+            {
+                "relations": _relations,
+                "imbalance": _imbalance,
+                "treatments": _treatments,
+                "reading": _reading,
+                "events": _events,
+            },
         )
     )

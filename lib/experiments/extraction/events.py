@@ -21,7 +21,7 @@ from lib.extraction import event_score
 from lib.pretrained import word_pieces
 from lib.spans import Score, Span, bio_alphabet, bio_labels, disjoint, spans_of_tags
 from lib.tagger import Tagger
-from lib.workbench import corpora
+from lib.workbench import corpora, records
 from lib.workbench.corpora import Document
 
 Row = dict[str, Any]
@@ -216,6 +216,57 @@ def tag_events(
     ]
 
 
+def merge(told: Iterable[corpora.Event]) -> list[corpora.Event]:
+    """The events of a text, all of one kind merged into one that has all their arguments.
+
+    Example:
+        >>> one, two = (corpora.Event("Binding", (4, 9), (("Theme", (k, k + 3)),)) for k in (0, 20))
+        >>> [event.arguments for event in merge([one, two])]
+        [(('Theme', (0, 3)), ('Theme', (20, 23)))]
+    """
+    merged: dict[str, corpora.Event] = {}
+    for event in told:
+        before = merged.get(event.kind, event._replace(arguments=()))
+        merged[event.kind] = before._replace(arguments=before.arguments + event.arguments)
+    return list(merged.values())
+
+
+def flat(document: Document, told: Iterable[corpora.Event]) -> dict[tuple[str, str], str]:
+    """The arguments of events as the article scores them: one for each (kind, role), whichever event it is from.
+
+    Example:
+        >>> event = corpora.Event("Binding", (4, 9), (("Theme", (0, 3)),))
+        >>> flat(Document("x", "IL2 binds.", (event,)), [event])
+        {('Binding', 'Theme'): 'IL2'}
+    """
+    places = {(event.kind, role): place for event in told for role, place in event.arguments}
+    return {key: document.text[slice(*place)] for key, place in places.items()}
+
+
+def merging(documents: Sequence[Document]) -> dict[str, Any]:
+    """What the article's metric says when all events of a kind are merged in every document.
+
+    Returns:
+        "f1", the score of the merged events; "events", how many have arguments, and "whole", how many of them are
+        left as they were; "arguments", how many roles are filled, and "seen", how many of these count.
+
+    Example:
+        >>> one, two = (corpora.Event("Binding", (4, 9), (("Theme", (k, k + 3)),)) for k in (0, 4))
+        >>> merging([Document("x", "IL2 binds.", (one, two))])
+        {'f1': 1.0, 'events': 2, 'whole': 0, 'arguments': 2, 'seen': 1}
+    """
+    score, found = Score(), Counter()
+    for document in documents:
+        merged = merge(document.events)
+        score += event_score(flat(document, document.events), flat(document, merged))
+        told = [event.arguments for event in document.events if event.arguments]
+        left = {event.arguments for event in merged}
+        found["events"] += len(told)
+        found["whole"] += sum(arguments in left for arguments in told)
+        found["arguments"] += sum(map(len, told))
+    return {"f1": score.f1, **found, "seen": score.gold}
+
+
 def score_events(documents: Sequence[Document], found: Sequence[list[list[Span]]]) -> Row:
     """How good the spans are that were found in the sentences of documents.
 
@@ -270,3 +321,15 @@ def _stacked(rows: Sequence[Sequence[int]], length: int, value: int) -> Ids:
     for out, row in zip(stacked, rows, strict=True):
         out[: len(row)] = row
     return stacked
+
+
+def f1_of_folds(record: records.Record, multiplier: float) -> NDArray[np.float64]:
+    """F1 over spans in percent, one number a fold of the record "events".
+
+    Example:
+        >>> record = records.load("06-extraction", "events", "cpu")
+        >>> f1_of_folds(record, 100.0).shape
+        (5,)
+    """
+    rows = record.where(multiplier=multiplier)
+    return np.array([200 * row["correct"] / (row["predicted"] + row["gold"]) for row in rows])

@@ -19,6 +19,7 @@ from lib.extraction import answer_score
 from lib.pointers import SpanPointer, best_span, pointer_loss
 from lib.pretrained import Characters
 from lib.spans import Span, bio_alphabet, bio_labels, disjoint, spans_of_tags
+from lib.workbench import records
 from lib.workbench.corpora import Statement
 
 Row = dict[str, Any]
@@ -409,3 +410,31 @@ def score_answers(asked: Sequence[Question], given: Sequence[str]) -> dict[str, 
             sums["f1"] += f1
             sums["silent"] += not answer
     return found
+
+
+#: Who answers: which heads were trained, and which of them is decoded (see :func:`answers`).
+WAYS = {
+    "pointer": ("pointer", "pointer"),
+    "BIO": ("bio", "bio"),
+    "both, the pointer answers": ("both", "pointer"),
+    "both, BIO answers": ("both", "bio"),
+    "both answer together": ("both", "both"),
+}
+
+
+def exact_rate(record: records.Record, way: str, kind: str = "all") -> NDArray[np.float64]:
+    """The share of questions answered exactly, in percent, one number a seed of the record "reading".
+
+    Args:
+        record: of :func:`reading`.
+        way: a key of :data:`WAYS`.
+        kind: of question, see :func:`kind_of_question`.
+
+    Example:
+        >>> record = records.load("06-extraction", "reading", "cpu")
+        >>> exact_rate(record, "pointer").shape
+        (3,)
+    """
+    heads, decoder = WAYS[way]
+    counts = [row[decoder][kind] for row in record.where(heads=heads)]
+    return 100 * np.array([count["exact"] / count["count"] for count in counts])

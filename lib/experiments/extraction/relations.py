@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from lib.bert import Encoder
 from lib.experiments.extraction.training import batches, by_length, train
@@ -18,8 +19,9 @@ from lib.extraction import Cascade, Triple, sample_subject, targets
 from lib.pointers import prior_bias
 from lib.pretrained import Characters, E5File
 from lib.spans import Score
-from lib.workbench import corpora
-from lib.workbench.corpora import Statement
+from lib.workbench import corpora, records
+from lib.workbench.corpora import DUIE_PREDICATES, Statement
+from lib.workbench.marked import Marked
 
 Row = dict[str, Any]
 Place = tuple[int, int]
@@ -273,6 +275,62 @@ def score_relations(statements: Sequence[Statement], found: Sequence[set[Triple]
     correct, predicted, gold = np.array(counts).T.tolist()
     scores = {"precision": total.precision, "recall": total.recall, "f1": total.f1}
     return {**scores, "correct": correct, "predicted": predicted, "gold": gold, "errors": dict(errors)}
+
+
+def marked(text: str, triples: Iterable[tuple[str, str, str]]) -> Marked:
+    """A sentence with its triples, one a line, subject and object underlined.
+
+    Example:
+        >>> marked("《边城》的作者是沈从文", [("边城", "作者", "沈从文")])
+        [subject] {object}
+        author: 《[边城]》的作者是{沈从文}
+    """
+    lines = []
+    for subject, predicate, object_ in sorted(triples, key=lambda triple: triple[1]):
+        places = {
+            role: [(text.index(words), text.index(words) + len(words))]
+            for role, words in (("subject", subject), ("object", object_))
+        }
+        lines.append((DUIE_PREDICATES[predicate], text, places))
+    return Marked(lines, roles=("subject", "object"), language="zh")
+
+
+def f1_among(record: records.Record, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """F1 in percent over some of the test sentences, one number a row of the record "relations".
+
+    Args:
+        record: with the counts of every test sentence.
+        chosen: which sentences, bool (test sentences,).
+
+    Example:
+        >>> from lib.workbench.measure import Device
+        >>> rows = ({"correct": [1, 0], "predicted": [2, 1], "gold": [2, 1]},)
+        >>> record = records.Record(Device("an abacus", "cpu", 1, None), {}, "2026-01-31", "", "cpu", rows)
+        >>> f1_among(record, np.array([True, False]))
+        array([50.])
+    """
+    correct, predicted, gold = (
+        np.array(record.column(key))[:, chosen].sum(axis=1) for key in ("correct", "predicted", "gold")
+    )
+    return 100 * 2 * correct / (predicted + gold)
+
+
+def differences(record: records.Record, k: int) -> list[tuple[str, str, str, str]]:
+    """Where the first row of the record "relations" and DuIE disagree about test sentence k, at most 199.
+
+    Returns:
+        ("+", subject, predicate, object) for a triple that only the cascade has, ("−", …) for one that only DuIE
+        has.
+
+    Example:
+        >>> record = records.load("06-extraction", "relations", "cpu")
+        >>> differences(record, 1)  # doctest: +SKIP
+        []
+    """
+    text, triples = duie()["test"][k]
+    found = {(text[a:b], predicates()[p], text[c:d]) for a, b, p, c, d in record.rows[0]["found"][k]}
+    only = [("+", *triple) for triple in sorted(found - set(triples))]
+    return only + [("−", *triple) for triple in sorted(set(triples) - found)]
 
 
 def relations(
