@@ -21,15 +21,15 @@ OVERLAPS = {"none": "no overlap", "SEO": "one entity\nshared", "EPO": "a pair of
 
 def overlaps(statements: Sequence[Statement]) -> None:
     """Bars of how many sentences have one, two, … triples, stacked by how these overlap."""
-    counts = np.zeros((len(OVERLAPS), 6))
+    most = max(len(set(statement.triples)) for statement in statements)
+    counts = np.zeros((len(OVERLAPS), most))
     for statement in statements:
-        triples = min(len(set(statement.triples)), 6)
-        counts[list(OVERLAPS).index(overlap(statement.triples)), triples - 1] += 1
+        counts[list(OVERLAPS).index(overlap(statement.triples)), len(set(statement.triples)) - 1] += 1
     _, ax = plt.subplots(figsize=(6.4, 3.0))
     floors = counts.cumsum(axis=0) - counts
     for row, floor, name, hatch in zip(counts, floors, OVERLAPS.values(), ("", "//", "xx"), strict=True):
-        ax.bar(range(1, 7), row, bottom=floor, label=name.replace("\n", " "), hatch=hatch, edgecolor="white")
-    ax.set_xticks(range(1, 7), ["1", "2", "3", "4", "5", "6 or more"])
+        ax.bar(range(1, most + 1), row, bottom=floor, label=name.replace("\n", " "), hatch=hatch, edgecolor="white")
+    ax.set_xticks(range(1, most + 1))
     ax.set(xlabel="triples of a sentence", ylabel="sentences")
     ax.legend()
 
@@ -44,7 +44,7 @@ def two_steps(model: Cascade, ids: NDArray[np.int32], subject: tuple[int, int]) 
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(1, 1.4))
     for column, name in enumerate(("starts", "ends")):
         left.plot(subjects[:, column], label=f"a subject {name} here")
-    left.set(xlabel="place in the sentence", ylabel="probability", ylim=(-0.02, 1.3))
+    left.set(xlabel="place in the sentence", ylabel="probability", ylim=(-0.02, 1.3), yticks=(0, 0.5, 1))
     left.legend(loc="upper right")
     shown = right.imshow(objects[:, :, 0].T, aspect="auto", vmin=0, vmax=1)
     right.set_yticks(range(len(DUIE_PREDICATES)), DUIE_PREDICATES.values(), fontsize=7)
