@@ -13,6 +13,7 @@ from scipy.special import expit, log_softmax, logit, logsumexp
 from lib.pointers import (
     SpanPointer,
     best_span,
+    pair_pointers,
     pointer_loss,
     power_crossentropy,
     power_sigmoid,
@@ -328,6 +329,18 @@ def test_each_start_takes_the_nearest_end(time, threshold, longest, seed):
     spans = spans_from_pointers(starts, ends, threshold, longest)
     assert spans == brute_pointers(starts, ends, threshold, longest)
     assert all(0 <= start < end <= time for start, end in spans)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 4), (2, 0)])
+def test_pointers_of_many_texts_are_paired_text_by_text(shape):
+    starts, ends = np.random.default_rng(3).random((2, *shape)) > 0.5
+    rows = [tuple(row) for row in pair_pointers(starts, ends).tolist()]
+    apart = [
+        (*index, start, end)
+        for index in np.ndindex(shape[:-1])
+        for start, end in brute_pointers(starts[index], ends[index], 0.5, None)
+    ]
+    assert rows == apart
 
 
 # --- arguments ------------------------------------------------------------------------------------------------
