@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from scipy.special import expit
@@ -33,53 +33,10 @@ pytestmark = pytest.mark.backends
 
 BACKEND = keras.backend.backend()
 QUICK = {"jit_compile": BACKEND == "jax"}  # XLA takes longer to compile these than they take to run
-MODES = {"tensorflow": ["eager", "graph", "xla"], "jax": ["eager", "jit"], "torch": ["eager"]}[BACKEND]
-TINY = 1.2e-38  # below it float32 may count as 0
-few = settings(max_examples=25, deadline=None)
 
 
 def array(x):
     return ops.convert_to_numpy(x)
-
-
-def normal(*shape, seed=0, scale=1.0):
-    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype("float32")
-
-
-def compiled(function, mode):
-    """The function of tensors as one compiles it on this backend."""
-    if mode in ("graph", "xla"):
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=mode == "xla")
-    if mode == "jit":
-        import jax
-
-        return jax.jit(function)
-    return function
-
-
-def gradient(function, x):
-    """The gradient of a scalar function."""
-    x = ops.convert_to_tensor(x)
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = function(x)
-        return array(tape.gradient(value, x))
-    if BACKEND == "jax":
-        import jax
-
-        return np.asarray(jax.jit(jax.grad(function))(x))
-    x = x.clone().requires_grad_()
-    function(x).backward()
-    return x.grad.numpy()
-
-
-LENGTHS = np.array([7, 4, 1])
-MASK = np.arange(7) < LENGTHS[:, None]
 
 
 # --- relations ------------------------------------------------------------------------------------------------
