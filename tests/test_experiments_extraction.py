@@ -21,10 +21,11 @@ from keras import ops
 from lib.alignment import align
 from lib.bert import Encoder
 from lib.crf import CRF
-from lib.experiments.extraction import drawings, training
+from lib.experiments.extraction import batching, drawings
 from lib.experiments.extraction import events as event_experiments
 from lib.experiments.extraction import reading as reading_experiments
 from lib.experiments.extraction import relations as relation_experiments
+from lib.experiments.extraction.batching import LENGTHS, LONGEST, batches, by_length, padded_length
 from lib.experiments.extraction.events import (
     Passage,
     event_tagger,
@@ -70,7 +71,6 @@ from lib.experiments.extraction.relations import (
     relations,
     score_relations,
 )
-from lib.experiments.extraction.training import LENGTHS, LONGEST, batches, by_length, compiled, padded_length, train
 from lib.extraction import Cascade, Triple, triple_score
 from lib.press import notebooks
 from lib.pretrained import Characters, word_pieces
@@ -149,10 +149,10 @@ def forget():
 @pytest.fixture
 def one_shape(monkeypatch):
     """Fewer lengths are compiled in less time."""
-    monkeypatch.setattr(training, "LENGTHS", (128,))
+    monkeypatch.setattr(batching, "LENGTHS", (128,))
 
 
-# --- training ---------------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, LONGEST))
@@ -191,42 +191,6 @@ def test_the_order_follows_the_seed_and_differs_between_epochs():
     assert one == again != other
     assert one[: len(one) // 2] != one[len(one) // 2 :]
     assert [length for length, _ in one] != sorted(length for length, _ in one)
-
-
-class Line(keras.Model):
-    """A number w, and the loss w x: the gradient is x, so Adam moves w by the learning rate of each step."""
-
-    def build(self, _):
-        self.w = self.add_weight(shape=(), initializer="zeros", name="w")
-
-    def call(self, x):
-        return self.w * x
-
-    def compute_loss(self, x=None, y=None, y_pred=None, *_, **__):  # noqa: ARG002
-        return ops.mean(y_pred)
-
-
-def test_the_rate_rises_for_a_tenth_of_the_steps_and_falls_along_a_cosine():
-    model, count, rate = Line(), 40, 0.01
-    ones = np.ones((2, 1), "float32")
-    losses = train(model, ((ones, ones) for _ in range(count)), count, rate)
-    moves = -np.diff([*losses, float(ops.convert_to_numpy(model.w))])
-    step = np.arange(count)
-    cosine = (1 + np.cos(np.pi * (step - 4) / 36)) / 2
-    expected = rate * np.where(step < 4, step / 4, cosine)
-    np.testing.assert_allclose(moves, expected, atol=2e-5)
-    assert losses[0] == 0
-
-
-def test_the_compiler_is_that_of_jax_and_of_gpus(monkeypatch):
-    device = training.measure.device()
-    monkeypatch.setattr(training.measure, "device", lambda: type(device)(**{**vars(device), "kind": "cpu"}))
-    for backend in ("tensorflow", "jax"):
-        monkeypatch.setattr(keras.backend, "backend", lambda backend=backend: backend)
-        assert compiled() == (backend == "jax")
-    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    monkeypatch.setattr(training.measure, "device", lambda: type(device)(**{**vars(device), "kind": "gpu"}))
-    assert compiled()
 
 
 # --- relations: triples -----------------------------------------------------------------------------------

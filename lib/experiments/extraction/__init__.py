@@ -1,6 +1,6 @@
 """Chapter 6: one encoder under three heads, trained on real texts and scored on texts it has not seen.
 
-    :mod:`.training`    how every model here is trained: batches of like length, one schedule
+    :mod:`.batching`    batches of texts of like length
     :mod:`.relations`   triples of DuIE by the cascade; three treatments of rare positives
     :mod:`.reading`     the same triples asked as questions, answered by a pointer, by BIO labels, or by both
     :mod:`.events`      arguments of biomedical events by composite BIO labels under a CRF, cross-validated

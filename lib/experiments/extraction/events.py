@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from lib.alignment import align, character_span, token_span
 from lib.bert import Encoder
 from lib.crf import CRF
-from lib.experiments.extraction.training import batches, train
+from lib.experiments.extraction.batching import batches
+from lib.experiments.training import train
 from lib.extraction import event_score
 from lib.pretrained import word_pieces
 from lib.spans import Score, Span, bio_alphabet, bio_labels, disjoint, spans_of_tags

@@ -13,8 +13,9 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lib.crf import CRF
+from lib.experiments.extraction.batching import batches, by_length
 from lib.experiments.extraction.relations import chinese_encoder, duie
-from lib.experiments.extraction.training import batches, by_length, train
+from lib.experiments.training import train
 from lib.extraction import answer_score
 from lib.pointers import SpanPointer, best_span, pointer_loss
 from lib.pretrained import Characters

@@ -14,7 +14,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lib.bert import Encoder
-from lib.experiments.extraction.training import batches, by_length, train
+from lib.experiments.extraction.batching import batches, by_length
+from lib.experiments.training import train
 from lib.extraction import Cascade, Triple, sample_subject, targets
 from lib.pointers import prior_bias
 from lib.pretrained import Characters, E5File

@@ -1,0 +1,193 @@
+"""The other ways out of n²: what each does to the attention of a trained encoder on a real text.
+
+Each function takes the queries, keys and values of one head, (time, dim), already scaled so that the weights are
+softmax(QKᵀ), and returns what the head would output if its attention were replaced, without training again. That is
+how a method fares as an approximation. How it fares as a design, trained from the start, is another question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from lib.attention import linear_attention, random_features
+from lib.bert import Encoder
+from lib.pretrained import word_pieces
+from lib.workbench import corpora
+
+Array = NDArray[np.float64]
+
+
+def heads(layers: tuple[int, ...], tokens: int, start: int = 0) -> list[tuple[Array, Array, Array]]:
+    """Queries, keys and values of all heads of some layers of MiniLM, reading Moby Dick.
+
+    Args:
+        layers: of MiniLM's six, from 0.
+        tokens: how many word pieces it reads at once, [CLS] and [SEP] included.
+        start: the character of the novel at which it begins.
+
+    Returns:
+        One triple a head, (tokens, 32) each; queries are divided by √32.
+
+    Raises:
+        CorpusError: the weights cannot be had.
+
+    Example:
+        >>> len(heads((0, 5), tokens=64))  # doctest: +SKIP
+        24
+    """
+    text = corpora.read("moby-dick", "data.txt").decode()[start : start + 10 * tokens]
+    tokenizer = word_pieces(corpora.member("minilm", "tokenizer.json"), length=tokens)
+    ids = np.array([tokenizer.encode(text).ids], "int32")
+    encoder = Encoder.from_minilm(corpora.member("minilm", "model.safetensors"))
+    states = Encoder(encoder.embeddings, encoder.blocks, all_states=True)(ids)
+    found = []
+    for layer in layers:
+        attention = encoder.blocks[layer].attention
+        q, k, v = (
+            np.asarray(ops.convert_to_numpy(linear(states[layer])), "float64").reshape(tokens, attention.heads, -1)
+            for linear in (attention.query, attention.key, attention.value)
+        )
+        found += [(q[:, h] / np.sqrt(q.shape[-1]), k[:, h], v[:, h]) for h in range(attention.heads)]
+    return found
+
+
+def exact(q: Array, k: Array, v: Array, seen: NDArray[np.bool_] | None = None) -> Array:
+    """softmax(QKᵀ) V, over the pairs that ``seen`` (time, time) allows; 0 for a query that sees none.
+
+    Example:
+        >>> exact(np.zeros((1, 2)), np.zeros((2, 2)), np.array([[1.0], [3.0]])).tolist()
+        [[2.0]]
+    """
+    return weights(q, k, seen) @ v
+
+
+def weights(q: Array, k: Array, seen: NDArray[np.bool_] | None = None) -> Array:
+    """softmax(QKᵀ), (queries, keys), over the pairs that ``seen`` allows.
+
+    Example:
+        >>> weights(np.zeros((1, 2)), np.zeros((2, 2))).tolist()
+        [[0.5, 0.5]]
+    """
+    scores = q @ k.T
+    W = np.exp(scores - scores.max(axis=1, keepdims=True))
+    W = W if seen is None else np.where(seen, W, 0)
+    sums = W.sum(axis=1, keepdims=True)
+    return W / np.where(sums > 0, sums, 1)
+
+
+def window(q: Array, k: Array, v: Array, width: int) -> Array:
+    """A pattern made by hand: each token sees those within ``width``/2 of it, and the first token sees and is seen.
+
+    Source: Beltagy et al. 2020 (arXiv 2004.05150); Child et al. 2019 (arXiv 1904.10509).
+
+    Example:
+        >>> x = np.eye(4)
+        >>> bool(np.allclose(window(x, x, x, width=8), exact(x, x, x)))
+        True
+    """
+    place = np.arange(len(q))
+    seen = np.abs(place[:, None] - place) <= width / 2
+    seen[0] = seen[:, 0] = True
+    return exact(q, k, v, seen)
+
+
+def hashing(q: Array, k: Array, v: Array, buckets: int, rounds: int, seed: int) -> Array:
+    """Locality-sensitive hashing as in Reformer: a query sees the keys that fell into its bucket in some round.
+
+    The bucket of x is the largest of the entries of [xR; −xR], R random. Reformer makes queries and keys equal; a
+    trained encoder has them apart, so here both are hashed by their directions, and each token sees itself.
+
+    Source: Kitaev et al. 2020 (arXiv 2001.04451), section 2.
+
+    Example:
+        >>> x = np.eye(4)
+        >>> hashing(x, x, x, buckets=2, rounds=1, seed=0).shape
+        (4, 4)
+    """
+    rng = np.random.default_rng(seed)
+    seen = np.eye(len(q), dtype=bool)
+    for _ in range(rounds):
+        R = rng.standard_normal((q.shape[1], buckets // 2))
+        mine, theirs = (np.argmax(np.concatenate([x @ R, -x @ R], axis=1), axis=1) for x in (q, k))
+        seen |= mine[:, None] == theirs
+    return exact(q, k, v, seen)
+
+
+def best_rank(q: Array, k: Array, v: Array, size: int) -> Array:
+    """The best matrix of rank ``size`` in place of the weights: no Linformer with so many rows can come nearer.
+
+    A Linformer learns E and F, (size × time), and takes softmax(Q(EK)ᵀ) F V: a matrix of rank ``size`` times V. The
+    nearest to the weights in the sum of squares is their singular value decomposition, cut (Eckart and Young).
+
+    Source: Wang et al. 2020 (arXiv 2006.04768).
+
+    Example:
+        >>> x = np.eye(3)
+        >>> bool(np.allclose(best_rank(x, x, x, size=3), exact(x, x, x)))
+        True
+    """
+    U, s, Vt = np.linalg.svd(weights(q, k))
+    return (U[:, :size] * s[:size]) @ (Vt[:size] @ v)
+
+
+def pooling(q: Array, k: Array, v: Array, size: int) -> Array:
+    """Keys and values are the means of ``size`` neighbours, as in down-sampling encoders.
+
+    Source: Dai et al. 2020, Funnel-Transformer (arXiv 2006.03236), which pools the queries between layers as well.
+
+    Example:
+        >>> x = np.ones((4, 2))
+        >>> bool(np.allclose(pooling(x, x, x, size=2), exact(x, x, x)))
+        True
+    """
+    cuts = range(0, len(k), size)
+    return exact(q, *(np.stack([x[i : i + size].mean(axis=0) for i in cuts]) for x in (k, v)))
+
+
+def features(q: Array, k: Array, v: Array, feature_map: object) -> Array:
+    """Linear attention in place of the softmax; the scale of the queries is shared out between both sides.
+
+    Example:
+        >>> x = np.full((3, 2), 0.1)
+        >>> bool(np.allclose(features(x, x, x, "elu+1"), x, atol=1e-6))
+        True
+    """
+    share = q.shape[1] ** 0.25  # q holds the whole 1/√d; the feature map sees d^{-1/4} on both sides
+    q, k, v = (x.astype("float32")[None, :, None] for x in (q * share, k / share, v))
+    return np.asarray(ops.convert_to_numpy(linear_attention(q, k, v, feature_map))[0, :, 0], "float64")
+
+
+#: Name → (function of q, k, v of one head, share of the n² pairs or, for features, of n·d² against n²·d).
+WAYS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "sparse pattern, 64 wide": lambda q, k, v: window(q, k, v, width=64),
+    "hashing, 4 rounds of 16": lambda q, k, v: hashing(q, k, v, buckets=16, rounds=4, seed=0),
+    "best of rank 64": lambda q, k, v: best_rank(q, k, v, size=64),
+    "pooling by 4": lambda q, k, v: pooling(q, k, v, size=4),
+    "random features, 64": lambda q, k, v: features(q, k, v, random_features(q.shape[1], 64)),
+    "second order": lambda q, k, v: features(q, k, v, "taylor"),
+    "elu + 1": lambda q, k, v: features(q, k, v, "elu+1"),
+    "mean of all values": lambda q, k, v: np.broadcast_to(v.mean(axis=0), v.shape),  # noqa: ARG005
+}
+
+
+def errors(way: str, sample: list[tuple[Array, Array, Array]]) -> Array:
+    """The relative error ‖out − exact‖ / ‖exact‖ of each head, (heads,).
+
+    Args:
+        way: a name of :data:`WAYS`.
+        sample: of :func:`heads`.
+
+    Example:
+        >>> x = np.eye(8)
+        >>> errors("best of rank 64", [(x, x, x)]) < 1e-9
+        array([ True])
+    """
+    found = []
+    for q, k, v in sample:
+        target = exact(q, k, v)
+        found.append(np.linalg.norm(WAYS[way](q, k, v) - target) / np.linalg.norm(target))
+    return np.array(found)

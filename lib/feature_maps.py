@@ -1,0 +1,289 @@
+"""Feature maps: functions φ whose products φ(q)ᵀφ(k) are the weights that attention gives to its keys.
+
+Softmax attention weighs a key by exp(qᵀk), a product of infinitely many features. Any other φ with products that
+are not negative makes an attention too, and with finitely many features its cost is linear in the number of tokens
+(:func:`lib.attention.linear_attention`). There is no 1/√d in a map; scale queries and keys before, if wanted.
+
+Source: Katharopoulos et al. 2020 (arXiv 2006.16236); Choromanski et al. 2020 (arXiv 2009.14794); Su Jianlin,
+https://kexue.fm/archives/7546.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+__all__ = [
+    "FEATURE_MAPS",
+    "FeatureMap",
+    "elu_plus_one",
+    "find_feature_map",
+    "one_plus_cosine",
+    "positive_integer",
+    "random_features",
+    "taylor",
+    "widened",
+]
+
+Tensor = Any
+
+
+class FeatureMap(NamedTuple):
+    """A map φ whose products φ(q)ᵀφ(k) are never negative.
+
+    A plain function does as well where a feature map is asked for, if all of its features are non-negative, which
+    is checked. Wrap it in this class to promise that the products are non-negative though a feature may not be.
+
+    Attributes:
+        apply: x (..., dim) → features (..., features), or their logarithms.
+        logarithmic: Whether ``apply`` returns logarithms. Their exponentials are then taken relative to the
+            largest one so far, so that none overflows and none is lost that counts.
+
+    Example:
+        >>> shifted = FeatureMap(lambda x: ops.concatenate([2 * ops.ones_like(x), ops.tanh(x)], axis=-1))
+        >>> tuple(shifted.apply(np.zeros((5, 3), "float32")).shape)
+        (5, 6)
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    logarithmic: bool = False
+
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """elu(x) + 1, which is x + 1 above 0 and eˣ below: positive, shape kept (..., dim). Its slope at 0 is 1.
+
+    Args:
+        x: Any float tensor, (..., dim).
+
+    Source: Katharopoulos et al. 2020, equation 7.
+
+    Example:
+        >>> [round(float(y), 3) for y in elu_plus_one(np.array([-1.0, 0.0, 2.0], "float32"))]
+        [0.368, 1.0, 3.0]
+    """
+
+    @ops.custom_gradient
+    def apply(x: Tensor) -> tuple[Tensor, Callable]:
+        slope = ops.exp(ops.minimum(x, 0))
+
+        def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
+            g = args[0] if upstream is None else upstream  # torch passes it by name, after the arguments
+            return g * slope
+
+        return ops.maximum(x + 1, slope), gradient  # eˣ ≥ x + 1
+
+    return apply(ops.convert_to_tensor(x))
+
+
+def one_plus_cosine(x: Tensor) -> Tensor:
+    """[1; x/‖x‖], so that the product of two is 1 + cos ≥ 0. Shape (..., dim) → (..., dim + 1).
+
+    The direction is a millionth shorter than 1, so that no product rounds to below 0. The direction of 0 is 0.
+
+    Args:
+        x: Any float tensor, (..., dim).
+
+    Source: article 7546, which takes it not to be of factored form; it is.
+
+    Example:
+        >>> opposite = one_plus_cosine(np.array([[3.0, 4.0], [-3.0, -4.0]], "float32"))
+        >>> [round(float(y), 4) for y in ops.matmul(opposite, opposite[0])]
+        [2.0, 0.0]
+    """
+    x = ops.convert_to_tensor(x)
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    direction = x * (1 - 1e-6) * ops.rsqrt(ops.where(squares > 0, squares, 1))
+    return ops.concatenate([ops.ones_like(squares), direction], axis=-1)
+
+
+def taylor(x: Tensor) -> Tensor:
+    """[1; x; x⊗x/√2], so that the product of two is 1 + qᵀk + (qᵀk)²/2 ≥ ½. Shape (..., d) → (..., 1 + d + d²).
+
+    Args:
+        x: Any float tensor, (..., d).
+
+    Source: Su Jianlin, https://kexue.fm/archives/7919; Arora et al. 2024 (arXiv 2402.18668).
+
+    Example:
+        >>> x = taylor(np.array([0.5, 1.0], "float32"))
+        >>> float(ops.sum(x * x))  # 1 + 1.25 + 1.25²/2
+        3.03125
+    """
+    x = ops.convert_to_tensor(x)
+    pairs = ops.expand_dims(x, -1) * ops.expand_dims(x, -2) * math.sqrt(0.5)
+    pairs = ops.reshape(pairs, (*ops.shape(x)[:-1], x.shape[-1] ** 2))
+    return ops.concatenate([ops.ones_like(x[..., :1]), x, pairs], axis=-1)
+
+
+def random_features(dim: int, count: int, seed: int = 0, orthogonal: bool = True) -> FeatureMap:
+    """FAVOR+: positive random features e^{ωᵀx − ‖x‖²/2}/√count, whose products are e^{qᵀk} on average over ω.
+
+    Args:
+        dim: Size of a query and of a key.
+        count: Number of features, at least 1.
+        seed: Seed of the directions ω, which are drawn once, in NumPy: equal on every backend.
+        orthogonal: Whether each ``dim`` directions in a row are orthogonal, which lowers the variance; their
+            lengths are those of Gaussian vectors either way.
+
+    Returns:
+        A logarithmic :class:`FeatureMap`, (..., dim) → (..., count).
+
+    Raises:
+        ValueError: ``dim`` or ``count`` is not a positive integer.
+
+    Source: Choromanski et al. 2020 (arXiv 2009.14794), lemma 1 and section 2.4.
+
+    Example:
+        >>> x = np.full((1, 4), 0.3, "float32")
+        >>> features = ops.exp(random_features(4, 4096).apply(x))
+        >>> abs(float(ops.sum(features * features)) - math.exp(0.36)) < 0.05
+        True
+    """
+    dim, count = positive_integer("dim", dim), positive_integer("count", count)
+    rng = np.random.default_rng(seed)
+    omega = rng.standard_normal((-(-count // dim), dim, dim))
+    if orthogonal:
+        lengths = np.linalg.norm(omega, axis=-1, keepdims=True)
+        Q, R = np.linalg.qr(omega)
+        signs = np.sign(np.diagonal(R, axis1=1, axis2=2))  # without them Q is not uniform
+        omega = np.swapaxes(Q * signs[:, None, :], 1, 2) * lengths
+    omega = omega.reshape(-1, dim)[:count].T
+
+    def logarithms(x: Tensor) -> Tensor:
+        x = ops.convert_to_tensor(x)
+        if x.shape[-1] != dim:
+            raise ValueError(f"feature_map must be for dim {x.shape[-1]}, got random features for dim {dim}")
+        squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+        return ops.matmul(x, ops.cast(omega, x.dtype)) - squares / 2 - math.log(count) / 2
+
+    return FeatureMap(logarithms, logarithmic=True)
+
+
+@functools.cache
+def _favor(dim: int) -> FeatureMap:
+    """The random features behind the name "favor+": dim · ln dim of them, as the Performer has."""
+    return random_features(dim, max(1, round(dim * math.log(dim))))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+#: The feature maps that have a name. "favor+" is :func:`random_features` with d ln d features and seed 0.
+FEATURE_MAPS: dict[str, Callable[[int], FeatureMap]] = {
+    "elu+1": lambda _: _ELU_PLUS_ONE,
+    "exp": lambda _: _EXP,
+    "relu": lambda _: _RELU,
+    "1+cos": lambda _: _ONE_PLUS_COSINE,
+    "taylor": lambda _: _TAYLOR,
+    "favor+": _favor,
+}
+_ELU_PLUS_ONE, _RELU = FeatureMap(elu_plus_one), FeatureMap(ops.relu)
+_ONE_PLUS_COSINE, _TAYLOR = FeatureMap(one_plus_cosine), FeatureMap(taylor)
+_EXP, _PLAIN = FeatureMap(_identity, logarithmic=True), FeatureMap(_identity)
+
+
+def find_feature_map(given: Any, dim: int, signed: bool = False, examples: tuple[Tensor, ...] = ()) -> FeatureMap:
+    """The feature map that an argument means.
+
+    Args:
+        given: A name of :data:`FEATURE_MAPS`, a :class:`FeatureMap`, a function, or None for φ(x) = x.
+        dim: Size of a query and of a key.
+        signed: Whether a function may have negative features; None is one that has.
+        examples: Queries and keys, (..., dim), for which the features of a function are looked at.
+
+    Returns:
+        The map. If ``signed`` is false, a function gives NaN in place of a negative feature, for compiled code,
+        where no error can be raised for a value.
+
+    Raises:
+        ValueError: There is no such map, or a function has a negative feature though ``signed`` is false.
+
+    Example:
+        >>> find_feature_map("elu+1", 64).apply is elu_plus_one
+        True
+    """
+    if isinstance(given, FeatureMap):
+        return given
+    if isinstance(given, str) and given in FEATURE_MAPS:
+        return FEATURE_MAPS[given](dim)
+    if given is None and signed:
+        return _PLAIN
+    if not callable(given):
+        names = ", ".join(map(repr, FEATURE_MAPS))
+        raise ValueError(
+            f"feature_map must be one of {names}, a function, a FeatureMap, or, unless normalize is 'sum', None, "
+            f"got {given!r}"
+        )
+    if signed:
+        return FeatureMap(given)
+    for x in examples:
+        least = ops.min(given(widened(x)))
+        if _known(least) and float(least) < 0:
+            raise ValueError(
+                f"feature_map must give non-negative features, or weights that are divided by their sum mean "
+                f"nothing; got {float(least):.3g}. Wrap it in FeatureMap if all products are non-negative, or take "
+                f"normalize=None or 'rms'"
+            )
+    return _checked_when_compiled(given)
+
+
+@functools.lru_cache(maxsize=64)
+def _checked_when_compiled(function: Callable) -> FeatureMap:
+    """The function, with NaN in place of negative features, for compiled code, where no error can be raised."""
+
+    def apply(x: Tensor) -> Tensor:
+        features = function(x)
+        return ops.where(features < 0, math.nan, features)
+
+    return FeatureMap(apply)
+
+
+def positive_integer(name: str, n: int) -> int:
+    """The number, if it is an integer of at least 1.
+
+    Args:
+        name: The argument, for the error.
+        n: Its value.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> positive_integer("chunk", np.int64(64))
+        64
+    """
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+        raise ValueError(f"{name} must be a positive integer, got {n!r}")
+    return int(n)
+
+
+def widened(x: Tensor) -> Tensor:
+    """The tensor in float32, in which sums are kept; float64 stays.
+
+    Args:
+        x: Any float tensor.
+
+    Example:
+        >>> keras.backend.standardize_dtype(widened(np.zeros(3, "float16")).dtype)
+        'float32'
+    """
+    x = ops.convert_to_tensor(x)
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+
+
+def _known(x: Tensor) -> bool:
+    """Whether the value of a tensor can be read: not while a graph is traced."""
+    if keras.backend.backend() == "tensorflow":
+        return import_module("tensorflow").executing_eagerly()
+    if keras.backend.backend() == "jax":
+        return not isinstance(x, import_module("jax").core.Tracer)
+    return True

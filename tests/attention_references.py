@@ -1,0 +1,149 @@
+"""What the tests of attention compare with: random inputs, gradients on any backend, and readable references.
+
+The references are NumPy in float64, pair by pair or token by token.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from lib.feature_maps import FEATURE_MAPS
+
+BACKEND = keras.backend.backend()
+MAPS = ["elu+1", "exp", "relu", "1+cos", "taylor", "favor+"]
+BATCH, TIME, HEADS, DIM = 2, 37, 2, 4
+
+
+def array(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32") if "float16" in str(x.dtype) else x)
+
+
+def normal(*shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def qkv(time=TIME, batch=BATCH, dim=DIM, seed=0, dtype="float32"):
+    return [normal(batch, time, HEADS, dim, seed=(seed, i), dtype=dtype) for i in range(3)]
+
+
+def gates(time=TIME, seed=0):
+    """Both log γ and β of each token."""
+    log_decay = np.log(np.random.default_rng((seed, 8)).uniform(0.5, 1, (BATCH, time, HEADS))).astype("float32")
+    return log_decay, np.random.default_rng((seed, 9)).uniform(0, 1, (BATCH, time, HEADS)).astype("float32")
+
+
+def padding(time=TIME):
+    """A mask with padding before, behind and within."""
+    mask = np.random.default_rng(5).uniform(size=(BATCH, time)) < 0.7
+    mask[0, :3], mask[1, -5:] = False, False
+    return mask
+
+
+def compiled(function, **options):
+    """The function as the backend compiles it; torch does not."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False, **options)
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def gradients(function, inputs, upstream):
+    """Gradients of Σ upstream · function(*inputs)."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        inputs = [tf.convert_to_tensor(x) for x in inputs]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = ops.sum(ops.cast(function(*inputs), "float32") * upstream)
+        return [array(g) for g in tape.gradient(value, inputs)]
+    if BACKEND == "jax":
+        import jax
+
+        value = lambda *x: ops.sum(function(*x) * upstream)  # noqa: E731
+        return [array(g) for g in jax.grad(value, range(len(inputs)))(*inputs)]
+    import torch
+
+    inputs = [torch.tensor(x, requires_grad=True) for x in inputs]
+    ops.sum(function(*inputs) * torch.tensor(upstream)).backward()
+    return [array(x.grad) for x in inputs]
+
+
+def features_of(name, x):
+    """φ(x) by its definition; NumPy, float64."""
+    x = x.astype("float64")
+    if name == "elu+1":
+        return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+    if name == "exp":
+        return np.exp(x)
+    if name == "relu":
+        return np.maximum(x, 0)
+    if name == "1+cos":
+        return np.concatenate([np.ones_like(x[..., :1]), x / np.linalg.norm(x, axis=-1, keepdims=True)], axis=-1)
+    if name == "taylor":
+        pairs = np.einsum("...i,...j->...ij", x, x) / math.sqrt(2)
+        return np.concatenate([np.ones_like(x[..., :1]), x, pairs.reshape(*x.shape[:-1], -1)], axis=-1)
+    if name == "favor+":
+        return np.exp(array(FEATURE_MAPS[name](x.shape[-1]).apply(x.astype("float32"))).astype("float64"))
+    return x
+
+
+def weighted(weights, v, normalize):
+    """Outputs from weights (batch, heads, time, keys)."""
+    out = np.einsum("bhij,bjhe->bihe", weights, v.astype("float64"))
+    if normalize == "sum":
+        total = np.moveaxis(weights.sum(axis=-1, keepdims=True), 1, 2)
+        return out / np.where(total == 0, 1, total)
+    if normalize == "rms":
+        size = np.sqrt(np.mean(out**2, axis=-1, keepdims=True))
+        return out / np.where(size == 0, 1, size)
+    return out
+
+
+def quadratic(q, k, v, name="elu+1", causal=True, mask=None, normalize="sum", log_decay=None):
+    """All pairs, one after another; NumPy, float64."""
+    weights = np.einsum("bihf,bjhf->bhij", features_of(name, q), features_of(name, k))
+    if mask is not None:
+        weights = weights * mask[:, None, None, :]
+    if log_decay is not None:
+        g = log_decay.astype("float64") if mask is None else log_decay * mask[..., None].astype("float64")
+        g = np.moveaxis(np.cumsum(g, axis=1), 1, 2)
+        weights = weights * np.exp(np.minimum(g[..., :, None] - g[..., None, :], 0))
+    return weighted(np.tril(weights) if causal else weights, v, normalize)
+
+
+def softmax_reference(q, k, v, causal=False, mask=None, scale=None):
+    scores = np.einsum("bihd,bjhd->bhij", *(x.astype("float64") for x in (q, k)))
+    scores *= 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    weights = np.exp(scores - scores.max())
+    weights = np.tril(weights) if causal else weights
+    return weighted(weights if mask is None else weights * mask[:, None, None, :], v, "sum")
+
+
+def delta_reference(q, k, v, beta, log_decay=None, mask=None):
+    """S ← γ (I − β k kᵀ) S + β k vᵀ, token by token; NumPy, float64."""
+    q, k, v, beta = (x.astype("float64") for x in (q, k, v, beta))
+    out = np.zeros(v.shape)
+    for b, h in np.ndindex(q.shape[0], q.shape[2]):
+        S = np.zeros((q.shape[-1], v.shape[-1]))
+        for t in range(q.shape[1]):
+            if mask is None or mask[b, t]:
+                gamma = 1 if log_decay is None else math.exp(log_decay[b, t, h])
+                key, rate = k[b, t, h], beta[b, t, h]
+                S = gamma * (np.eye(len(key)) - rate * np.outer(key, key)) @ S + rate * np.outer(key, v[b, t, h])
+            out[b, t, h] = q[b, t, h] @ S
+    return out
+
+
+def close(x, y, tolerance=2e-5):
+    x, y = array(x), np.asarray(y)
+    assert x.shape == y.shape
+    assert np.max(np.abs(x - y)) <= tolerance * max(1, np.max(np.abs(y)))
+    return True
