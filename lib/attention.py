@@ -17,7 +17,8 @@ way to rewrite it::
     S ← γ_i S + k vᵀ                    a decay for each token :func:`gated_attention`
     S ← S + k uᵀ, u = β (v − Sᵀk)       the delta rule         :func:`delta_rule`, with or without decay
 
-They share one skeleton, :mod:`lib.chunkwise`. The maps φ are in :mod:`lib.feature_maps`.
+They share one skeleton, :mod:`lib.chunkwise`; the one state for all queries is in :mod:`lib.bidirectional`. The
+maps φ are in :mod:`lib.feature_maps`.
 
 All tensors have the shape (batch, time, heads, dim). Nothing is scaled by 1/√d inside, save in
 :func:`softmax_attention`.
@@ -36,21 +37,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from lib.chunkwise import (
-    CHUNK,
-    NOTHING,
-    State,
-    checked,
-    chunkwise_attention,
-    full_attention,
-    known_normalization,
-    normalizer,
-    of_rank,
-    prefill,
-    step,
-)
+from lib.bidirectional import State, checked, full_attention, known_normalization, normalizer, of_rank
+from lib.chunkwise import CHUNK, chunkwise_attention, prefill, step
 from lib.feature_maps import (
     FEATURE_MAPS,
+    NOTHING,
     FeatureMap,
     elu_plus_one,
     find_feature_map,
@@ -249,7 +240,8 @@ def linear_attention(
         mask: Keys to look at, boolean, (batch, keys); None for all.
         normalize: ``"sum"`` divides by the sum of the weights, ``"rms"`` divides each output vector by its root
             mean square instead, None does neither.
-        chunk: Tokens in a chunk of the causal form; changes the cost and, but for rounding, not the result.
+        chunk: Tokens in a chunk of the causal form; changes the cost and, but for rounding, not the result. In a
+            graph of TensorFlow that was traced for any length, time is padded to a multiple of 256 tokens.
 
     Returns:
         (batch, time, heads, values), of the type of v. A query that sees no key gets 0.

@@ -23,11 +23,15 @@ from keras import ops
 
 __all__ = [
     "FEATURE_MAPS",
+    "NOTHING",
     "FeatureMap",
     "elu_plus_one",
     "find_feature_map",
+    "highest",
+    "key_features",
     "one_plus_cosine",
     "positive_integer",
+    "query_features",
     "random_features",
     "taylor",
     "widened",
@@ -245,6 +249,90 @@ def _checked_when_compiled(function: Callable) -> FeatureMap:
         return ops.where(features < 0, math.nan, features)
 
     return FeatureMap(apply)
+
+
+#: Below every logarithm of a feature.
+NOTHING = -1e30
+
+
+def query_features(feature_map: FeatureMap, q: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features of queries; the exponentials of logarithmic ones are taken relative to the largest of each query.
+
+    Args:
+        feature_map: φ.
+        q: Queries, (batch, time, heads, dim), any float type.
+
+    Returns:
+        φ(q), (batch, time, heads, features), float32 or wider; and the logarithm of what was taken out of each
+        query's, (batch, time, heads, 1), or None.
+
+    Example:
+        >>> Q, level = query_features(find_feature_map("exp", 2), np.array([[[[5.0, 5.0]]]], "float32"))
+        >>> ops.convert_to_numpy(Q).ravel().tolist(), float(level[0, 0, 0, 0])
+        ([1.0, 1.0], 5.0)
+    """
+    q = feature_map.apply(widened(q))
+    if not feature_map.logarithmic:
+        return q, None
+    level = ops.stop_gradient(ops.max(q, axis=-1, keepdims=True))
+    return ops.exp(q - level), level
+
+
+def key_features(
+    feature_map: FeatureMap, k: Tensor, mask: Tensor | None, level: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Features of keys; the exponentials of logarithmic ones are taken relative to the largest so far.
+
+    When a larger one comes, a state of the keys before must be divided by the quotient of the two. All levels
+    cancel in the end, so none has a gradient.
+
+    Args:
+        feature_map: φ.
+        k: Keys, (batch, time, heads, dim), any float type.
+        mask: 1 for keys that count and 0 for others, (batch, time), or None.
+        level: The largest logarithm before the first key, (batch, heads); :data:`NOTHING` if there is none.
+
+    Returns:
+        φ(k), (batch, time, heads, features), float32 or wider, 0 where masked; and the logarithm of what was taken
+        out of each key's, (batch, time, heads), or None.
+
+    Example:
+        >>> k, level = np.array([2.0, 1.0, 3.0], "float32").reshape(1, 3, 1, 1), np.full((1, 1), NOTHING, "float32")
+        >>> K, so_far = key_features(find_feature_map("exp", 1), k, None, level)
+        >>> [round(float(x), 3) for x in K[0, :, 0, 0]], ops.convert_to_numpy(so_far).ravel().tolist()
+        ([1.0, 0.368, 1.0], [2.0, 2.0, 3.0])
+    """
+    k = feature_map.apply(widened(k))
+    seen, so_far = None if mask is None else mask[:, :, None, None], None
+    if feature_map.logarithmic:
+        so_far = ops.maximum(_running_max(highest(k, mask)), ops.cast(level, k.dtype)[:, None])
+        k = k - so_far[..., None]
+        k = ops.exp(k if seen is None else ops.where(seen > 0, k, 0))
+    return k if seen is None else k * ops.cast(seen, k.dtype), so_far
+
+
+def highest(logarithms: Tensor, mask: Tensor | None) -> Tensor:
+    """The largest logarithm of a feature of each key, (batch, time, heads), without a gradient.
+
+    Args:
+        logarithms: (batch, time, heads, features).
+        mask: As in :func:`key_features`; :data:`NOTHING` where it is 0.
+
+    Example:
+        >>> ops.convert_to_numpy(highest(np.array([[[[1.0, 4.0]]]], "float32"), None)).ravel().tolist()
+        [4.0]
+    """
+    best = ops.stop_gradient(ops.max(logarithms, axis=-1))
+    return best if mask is None else ops.where(mask[:, :, None] > 0, best, NOTHING)
+
+
+def _running_max(x: Tensor) -> Tensor:
+    """The largest entry so far along axis 1 of (batch, time, heads), in log₂ time steps."""
+    shift, time = 1, x.shape[1]
+    while shift < time:
+        x = ops.maximum(x, ops.pad(x[:, :-shift], ((0, 0), (shift, 0), (0, 0)), constant_values=NOTHING))
+        shift *= 2
+    return x
 
 
 def positive_integer(name: str, n: int) -> int:

@@ -15,9 +15,11 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["compiled", "loop", "padded", "segment", "segments", "vjp"]
+__all__ = ["SEGMENT", "compiled", "loop", "padded", "segment", "segments", "shape_only", "vjp"]
 
 Tensor = Any
+
+SEGMENT = 256  # tokens that are worked on at once: what they need fits into the cache of a core
 
 
 def segments(x: Tensor, longest: int, multiple: int = 1) -> tuple[int, Any, Any]:
@@ -44,6 +46,19 @@ def segments(x: Tensor, longest: int, multiple: int = 1) -> tuple[int, Any, Any]
     count = -(-time // longest)
     T = -(-time // (count * multiple)) * multiple
     return T, count, count * T - time
+
+
+def shape_only(x: Tensor) -> bool:
+    """Whether only the shape of a result is asked: JAX then has symbols for the sizes that Keras does not know.
+
+    Args:
+        x: (batch, time, ...).
+
+    Example:
+        >>> shape_only(ops.zeros((1, 37, 2)))
+        False
+    """
+    return not all(size is None or isinstance(size, int) for size in x.shape[:2])
 
 
 def padded(x: Any, padding: Any) -> Any:

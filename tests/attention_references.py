@@ -15,6 +15,11 @@ BACKEND = keras.backend.backend()
 MAPS = ["elu+1", "exp", "relu", "1+cos", "taylor", "favor+"]
 BATCH, TIME, HEADS, DIM = 2, 37, 2, 4
 
+if BACKEND == "jax":  # these tests compile far more than they compute
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+
 
 def array(x):
     return ops.convert_to_numpy(ops.cast(x, "float32") if "float16" in str(x.dtype) else x)
@@ -56,6 +61,11 @@ def compiled(function, **options):
 
 def gradients(function, inputs, upstream):
     """Gradients of Σ upstream · function(*inputs)."""
+    return value_and_gradients(function, inputs, upstream)[1]
+
+
+def value_and_gradients(function, inputs, upstream):
+    """Σ upstream · function(*inputs), and its gradients."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -63,17 +73,30 @@ def gradients(function, inputs, upstream):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             value = ops.sum(ops.cast(function(*inputs), "float32") * upstream)
-        return [array(g) for g in tape.gradient(value, inputs)]
+        return float(value), [array(g) for g in tape.gradient(value, inputs)]
     if BACKEND == "jax":
         import jax
 
-        value = lambda *x: ops.sum(function(*x) * upstream)  # noqa: E731
-        return [array(g) for g in jax.grad(value, range(len(inputs)))(*inputs)]
+        both = jax.value_and_grad(lambda *x: ops.sum(function(*x) * upstream), range(len(inputs)))
+        value, found = both(*inputs)
+        return float(value), [array(g) for g in found]
     import torch
 
     inputs = [torch.tensor(x, requires_grad=True) for x in inputs]
-    ops.sum(function(*inputs) * torch.tensor(upstream)).backward()
-    return [array(x.grad) for x in inputs]
+    value = ops.sum(function(*inputs) * torch.tensor(upstream))
+    value.backward()
+    return float(value.detach()), [array(x.grad) for x in inputs]
+
+
+def slopes_agree(found, reference, inputs, upstream):
+    """Whether gradients are those of finite differences of a reference in float64, along random directions."""
+    inputs = [x.astype("float64") for x in inputs]
+    for i, g in enumerate(found):
+        h = 1e-6 * normal(*g.shape, seed=(11, i), dtype="float64")
+        ends = [reference(*(x + sign * h if j == i else x for j, x in enumerate(inputs))) for sign in (1, -1)]
+        slope = np.sum(upstream * (ends[0] - ends[1])) / 2e-6
+        assert abs(np.sum(g * h) / 1e-6 - slope) <= 2e-4 * np.linalg.norm(g) + 1e-3
+    return True
 
 
 def features_of(name, x):

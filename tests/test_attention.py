@@ -8,6 +8,7 @@ from attention_references import (
     DIM,
     HEADS,
     MAPS,
+    TIME,
     array,
     close,
     gradients,
@@ -71,36 +72,39 @@ def test_rows_of_the_double_softmax_sum_to_one():
 
 
 def test_a_cache_gives_the_last_row_of_causal_softmax_attention_and_grows():
-    q, k, v = qkv(6)
+    q, k, v = qkv(4)
     whole, cache = array(softmax_attention(q, k, v, causal=True)), None
-    for t in range(6):
+    for t in range(4):
         out, cache = cached_step(cache, q[:, t], k[:, t], v[:, t])
         assert close(out, whole[:, t])
     assert isinstance(cache, Cache)
-    assert tuple(cache.k.shape) == (BATCH, 6, HEADS, DIM)
+    assert tuple(cache.k.shape) == (BATCH, 4, HEADS, DIM)
 
 
 # --- linear attention -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("normalize", ["sum", "rms", None])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", MAPS)
-def test_linear_attention_is_the_sum_over_all_pairs(name, causal, normalize, masked):
+def test_linear_attention_is_the_sum_over_all_pairs(name, causal):
     q, k, v = qkv()
-    mask = padding() if masked else None
-    out = linear_attention(q, k, v, name, causal, mask, normalize=normalize, chunk=8)
-    assert close(out, quadratic(q, k, v, name, causal, mask, normalize), 1e-4)
+    out = linear_attention(q, k, v, name, causal, padding(), chunk=8)
+    assert close(out, quadratic(q, k, v, name, causal, padding()), 1e-4)
 
 
-@pytest.mark.parametrize("name", MAPS)
-def test_all_causal_forms_agree(name):
-    q, k, v = qkv(13)
-    expected = quadratic(q, k, v, name, mask=padding(13))
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("normalize", ["rms", None])
+def test_outputs_may_be_normalised_otherwise(normalize, causal):
+    q, k, v = qkv()
+    out = linear_attention(q, k, v, "exp", causal, padding(), normalize=normalize, chunk=8)
+    assert close(out, quadratic(q, k, v, "exp", causal, padding(), normalize), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["elu+1", "exp"])
+def test_the_two_readable_forms_are_the_sum_over_all_pairs(name):
+    q, k, v = qkv(5)
     for form in (recurrent_attention, cumulative_attention):
-        assert close(form(q, k, v, name, mask=padding(13)), expected)
-    assert close(linear_attention(q, k, v, name, True, padding(13), chunk=4), expected)
+        assert close(form(q, k, v, name, mask=padding(5)), quadratic(q, k, v, name, mask=padding(5)))
 
 
 def test_plain_code_may_name_a_map_of_its_own():
@@ -110,45 +114,47 @@ def test_plain_code_may_name_a_map_of_its_own():
     assert close(out, weighted(np.tril(weights), v, "sum"))
 
 
-def test_a_query_without_keys_gets_zero_and_no_nan():
-    q, k, v = qkv(9)
-    mask = np.zeros((BATCH, 9), bool)
-    for name in MAPS:
-        for causal in (False, True):
-            assert not np.any(array(linear_attention(q, k, v, name, causal, mask)))
-            assert not any(
-                np.any(g)
-                for g in gradients(
-                    lambda *x, name=name, causal=causal: linear_attention(*x, name, causal, mask),
-                    [q, k, v],
-                    np.ones_like(v),
-                )
-            )
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", ["elu+1", "exp"])
+def test_a_query_without_keys_gets_zero_and_no_nan(name, causal):
+    x, mask = qkv(), np.zeros((BATCH, TIME), bool)
+
+    def function(*x):
+        return linear_attention(*x, name, causal, mask, chunk=8)
+
+    assert not np.any(array(function(*x)))
+    for g in gradients(function, x, np.ones_like(x[2])):
+        assert not np.any(g)
+
+
+def test_so_does_one_of_the_other_forms():
+    q, k, v = qkv()
+    mask = np.zeros((BATCH, TIME), bool)
     assert not np.any(array(softmax_attention(q, k, v, mask=mask)))
     assert not np.any(array(softmax_attention(q, k, v, mask=mask, fused=True)))
     assert not np.any(array(double_softmax_attention(q, k, v, mask=mask)))
-    assert not np.any(array(linear_attention(-np.abs(q), k, v, "relu", True)))
+    assert not np.any(array(linear_attention(-np.abs(q), k, v, "relu", True, ~mask, chunk=8)))
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_exponentials_do_not_overflow_and_late_large_keys_do_not_erase_early_ones(causal):
-    q, k, v = qkv(40)
-    k = k + np.linspace(-300, 300, 40, dtype="float32")[None, :, None, None]
-    out = array(linear_attention(q, k, v, "exp", causal, chunk=8))
+    q, k, v = qkv()
+    k, mask = k + np.linspace(-300, 300, TIME, dtype="float32")[None, :, None, None], np.ones((BATCH, TIME), bool)
+    out = array(linear_attention(q, k, v, "exp", causal, mask, chunk=8))
     weights = np.einsum("bihf,bjhf->bhij", *(np.exp(x.astype("float64")) for x in (q, k)))
     assert close(out, weighted(np.tril(weights) if causal else weights, v, "sum"), 1e-4)
-    found = gradients(lambda *x: linear_attention(*x, "exp", causal, chunk=8), [q, k, v], np.ones_like(v))
+    found = gradients(lambda *x: linear_attention(*x, "exp", causal, mask, chunk=8), [q, k, v], np.ones_like(v))
     assert all(np.all(np.isfinite(g)) for g in found)
 
 
 def test_weights_of_a_factored_similarity_are_a_mean():
-    q, k, v = qkv()
+    (q, k, v), mask = qkv(), np.ones((BATCH, TIME), bool)
     for name in set(MAPS) - {"relu"}:  # whose weights may all be 0
-        out = array(linear_attention(q, k, v, name, causal=True))
+        out = array(linear_attention(q, k, v, name, True, mask, chunk=8))
         low, high = np.minimum.accumulate(v, axis=1), np.maximum.accumulate(v, axis=1)
         assert np.all(out >= low - 1e-4)
         assert np.all(out <= high + 1e-4)
-        assert close(linear_attention(q, k, np.ones_like(v), name), np.ones_like(v))
+        assert close(linear_attention(q, k, np.ones_like(v), name, False, mask), np.ones_like(v))
 
 
 def test_other_keys_than_queries():
@@ -194,13 +200,14 @@ def test_the_layer_takes_the_place_of_self_attention_in_a_block(form, causal, tm
     model = keras.Model(inputs, block(inputs))
     lively(block)
     x, mask = normal(2, 11, 8), np.arange(11) < np.array([[7], [11]])
-    out = array(block(x, mask=mask))
-    assert np.max(np.abs(out[0, :7] - array(block(x[:1, :7]))[0])) < 1e-5
+    out, other = array(block(x, mask=mask)), array(block(np.where(mask[..., None], x, 0.7), mask=mask))
+    assert np.max(np.abs(out - other)[mask]) < 1e-5
     model.save(tmp_path / "model.keras")
-    assert close(keras.models.load_model(tmp_path / "model.keras")(x), array(model(x)), 1e-6)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert close(loaded.layers[-1](x, mask=mask), out, 1e-6)
 
 
-@pytest.mark.parametrize("form", ["linear", "gated", "delta rule"])
+@pytest.mark.parametrize("form", ["linear", "delta rule"])
 def test_a_model_with_the_layer_learns(form):
     model = keras.Sequential([keras.Input((11, 8)), Attention(2, form, causal=True)])
     model.compile(keras.optimizers.Adam(0.01), "mse")
@@ -220,15 +227,15 @@ def test_with_softmax_the_layer_is_self_attention():
 
 @pytest.mark.parametrize("form", [form for form, causal in LAYERS if causal])
 def test_the_layer_goes_on_token_by_token(form):
-    layer, x, state = Attention(2, form, True), normal(2, 9, 8), None
+    layer, x, state = Attention(2, form, True), normal(2, 4, 8), None
     layer.build(x.shape)
     whole = array(lively(layer)(x))
-    for t in range(9):
+    for t in range(4):
         out, state = layer.step(x[:, t], state)
         assert close(out, whole[:, t], 1e-4)
 
 
-@pytest.mark.parametrize(("form", "causal"), LAYERS)
+@pytest.mark.parametrize(("form", "causal"), [("fused softmax", True), ("linear", False), ("delta rule", True)])
 def test_the_layer_in_mixed_precision(form, causal):
     layer = Attention(2, form, causal, dtype="mixed_bfloat16")
     out = layer(normal(2, 5, 8))

@@ -1,6 +1,10 @@
 """The experiments of chapter 7: matrices are what attention multiplies by, and every question has its answer."""
 
+import os
 import runpy
+import shutil
+import subprocess
+import sys
 from functools import partial
 
 import keras
@@ -12,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from lib.attention import softmax_attention
+from lib.attention import Attention, softmax_attention
 from lib.experiments.attention import alternatives, costs, decoder, decoding, drawings, language, recall, weights
+from lib.press import notebooks
 from lib.workbench import corpora
 from lib.workbench.measure import device
 from lib.workbench.records import Record
@@ -222,8 +227,8 @@ def test_the_weights_follow_the_seed_and_the_width():
         np.testing.assert_array_equal(a, b)
         if a.ndim == 2:
             assert not np.array_equal(a, c)
-    block = next(layer for layer in one.layers if layer.name.startswith("block"))
-    assert np.asarray(block.attention.query.kernel).std() == pytest.approx(1 / 8, rel=0.1)
+    attention = next(layer for layer in one.layers if isinstance(layer, Attention))
+    assert np.asarray(attention.query.kernel).std() == pytest.approx(1 / 8, rel=0.1)
 
 
 def test_an_unknown_form_is_named():
@@ -377,6 +382,7 @@ def test_every_sweep_has_cases_that_its_function_takes(scale, monkeypatch):
 
     monkeypatch.setattr(command["records"], "sweep", sweep)
     monkeypatch.setattr(command["records"], "load", lambda *_: None)
+    monkeypatch.setattr(command["costs"], "one_thread", lambda: None)  # too late in a process with tensors
     for name in ("times", "memory", "layers", "decoding", "recall", "language"):
         command[f"_{name}"](scale)
     suffix = "" if keras.backend.backend() == "tensorflow" else f"-{keras.backend.backend()}"
@@ -457,3 +463,19 @@ def test_every_figure_draws_what_it_is_given():
     assert len(plt.gcf().axes[0].containers) == 2
     drawings.variance((1, 2), {"independent": [0.1, 1.0]}, features=64)
     assert labels(plt.gcf().axes[0]) == ["independent"]
+
+
+def test_the_layer_can_be_lifted_out(tmp_path):
+    """The script of the chapter, with five modules of lib and nothing of the workbench."""
+    cells = notebooks.read(notebooks.ROOT / "book" / "07-attention.ipynb").cells
+    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
+    (tmp_path / "script.py").write_text(script, encoding="utf8")
+    (tmp_path / "lib").mkdir()
+    for module in ("attention", "bidirectional", "chunkwise", "feature_maps", "segments"):
+        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", tmp_path / "lib")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[-2] == "[0 1 2 3 4 5 6] [0 1 2 3 4 5 6]"

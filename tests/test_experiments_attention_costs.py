@@ -1,6 +1,8 @@
 """What attention costs: what was derived is counted again, and what is measured computes what it says."""
 
 import math
+import subprocess
+import sys
 from functools import cache
 
 import keras
@@ -466,7 +468,10 @@ def test_generating_again_begins_after_the_known_tokens(way):
 def test_bytes_are_those_of_the_tensors():
     for way in decoding.WAYS[1:]:
         assert decoding.bytes_held(way, 8, heads=2, dim=4) * 3 == 4 * sum(x.size for x in arrays(generated(way)[2]))
-    assert decoding.bytes_held("state", 8, heads=2, dim=4) * 3 == 4 * math.prod(generated("state")[2].S.shape)
+    state = generated("state")[2]
+    assert decoding.bytes_held("state", 8, heads=2, dim=4) * 3 == 4 * sum(
+        math.prod(x.shape) for x in (state.S, state.z)
+    )
     assert decoding.bytes_held("state", 10**9, heads=2, dim=4) == decoding.bytes_held("state", 1, heads=2, dim=4)
 
 
@@ -519,3 +524,16 @@ def test_a_case_of_decoding_has_seconds_of_a_token_and_bytes():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+ASKED = {
+    "tensorflow": "import tensorflow as b; n = b.config.threading.get_intra_op_parallelism_threads()",
+    "torch": "import torch as b; n = b.get_num_threads()",
+}
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no such switch within a process")
+def test_one_thread_is_one_thread():
+    code = f"from lib.experiments.attention import costs; costs.one_thread(); {ASKED[BACKEND]}; print(n)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=measure.ROOT, check=True)
+    assert run.stdout.split()[-1] == "1"

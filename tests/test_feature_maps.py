@@ -9,11 +9,15 @@ from keras import ops
 from lib.attention import linear_attention
 from lib.feature_maps import (
     FEATURE_MAPS,
+    NOTHING,
     FeatureMap,
     elu_plus_one,
     find_feature_map,
+    highest,
+    key_features,
     one_plus_cosine,
     positive_integer,
+    query_features,
     random_features,
     taylor,
     widened,
@@ -94,6 +98,31 @@ def test_a_map_may_be_given_in_four_ways():
     x = normal(2, 3)
     assert close(find_feature_map(None, 3, signed=True).apply(x), x)
     assert close(find_feature_map(ops.square, 3, examples=(x,)).apply(x), x**2)
+
+
+def test_levels_take_nothing_away():
+    x, exp = 5 * normal(2, 7, 3, 4), find_feature_map("exp", 4)
+    Q, level = query_features(exp, x)
+    assert close(ops.log(Q) + level, x)
+    mask = np.arange(7) != 3
+    numbers = ops.convert_to_tensor(np.tile(mask, (2, 1)).astype("float32"))
+    K, so_far = key_features(exp, x, numbers, np.full((2, 3), NOTHING, "float32"))
+    kept = array(K)[:, mask]
+    assert close(array(ops.log(K) + so_far[..., None])[:, mask][kept > 1e-30], x[:, mask][kept > 1e-30])
+    assert not np.any(array(K)[:, 3])
+    assert array(K).max() == 1
+    best = np.where(mask[:, None], x.max(-1), NOTHING)
+    assert close(so_far, np.maximum.accumulate(best, axis=1), 0)
+    assert close(highest(x, np.tile(mask, (2, 1))), best, 0)
+
+
+def test_a_plain_feature_has_no_level():
+    x, relu = normal(2, 7, 3, 4), find_feature_map("relu", 4)
+    (Q, level), (K, so_far) = query_features(relu, x), key_features(relu, x, None, None)
+    assert level is None
+    assert so_far is None
+    assert close(Q, np.maximum(x, 0), 0)
+    assert close(K, np.maximum(x, 0), 0)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch does not compile")

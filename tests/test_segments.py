@@ -1,5 +1,7 @@
 """Truths about ``lib.segments``, on whichever backend KERAS_BACKEND names."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from attention_references import BACKEND, array, close, normal
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from lib.segments import compiled, loop, padded, segment, segments, vjp
+from lib.segments import compiled, loop, padded, segment, segments, shape_only, vjp
 
 pytestmark = pytest.mark.backends
 
@@ -69,3 +71,8 @@ def test_compiled_code_runs_once_for_each_form_on_jax_only():
     for form in ("a", "a", "bc"):
         assert close(run(form, x), 1 + len(form) * np.ones(2))
     assert calls == (["a", "bc"] if BACKEND == "jax" else ["a", "a", "bc"])
+
+
+def test_a_symbol_for_a_size_asks_for_a_shape_alone():
+    assert shape_only(SimpleNamespace(shape=(2, "time", 4)))
+    assert not shape_only(SimpleNamespace(shape=(None, 7, 4)))

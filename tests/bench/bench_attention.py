@@ -38,12 +38,12 @@ if BACKEND == "tensorflow":
 MODES = {"tensorflow": ["graph", "XLA"], "jax": ["jit"], "torch": ["eager"]}[BACKEND]
 HEADS, DIM = 8, 64
 TIMES = [1024, 4096, 16384]
-SECONDS = 6.0  # spent on a row of the table, about
+SECONDS = 2.0  # spent on a row of the table, about
 
 
 def arrays(time):
     """Queries, keys, values and the gradient of the outputs."""
-    return np.random.default_rng(0).standard_normal((4, 1, time, HEADS, DIM)).astype("float32")
+    return np.random.default_rng(0).standard_normal((4, 1, time, HEADS, DIM), dtype="float32")
 
 
 # --- contestants: forward and backward, returning the outputs and three gradients ---------------------------------
@@ -81,8 +81,8 @@ def torch_softmax(time, causal):
         qkv = (x.transpose(1, 2) for x in qkv)
         return torch.nn.functional.scaled_dot_product_attention(*qkv, is_causal=causal).transpose(1, 2)
 
-    if time > 4096:
-        pytest.skip("fused softmax takes 10 to 20 s a step")
+    if time > 1024:
+        pytest.skip("fused softmax takes seconds a step")
     return backpropagated(attend, time)
 
 
@@ -165,7 +165,7 @@ def race(benchmark, run, yardstick):
         return perf_counter() - start
 
     run(), yardstick()
-    rounds = int(np.clip(SECONDS / (seconds(run) + seconds(yardstick)), 5, 50))
+    rounds = int(np.clip(SECONDS / (seconds(run) + seconds(yardstick)), 3, 30))
     others = []
     benchmark.pedantic(run, setup=lambda: others.append(seconds(yardstick)), rounds=rounds)
     quotients = [other / own for other, own in zip(others, benchmark.stats.stats.data, strict=True)]
@@ -177,6 +177,8 @@ def race(benchmark, run, yardstick):
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("time", TIMES)
 def test_forward_and_backward(benchmark, time, causal, contestant):
+    if time > 4096 and not contestant.startswith("lib"):
+        pytest.skip("the peers are measured at two lengths")
     benchmark.group = f"{'causal' if causal else 'full'}, {time} tokens"
     run, yardstick = CONTESTANTS[contestant](time, causal), fast_transformers(time, causal)
     if contestant.startswith("lib"):
@@ -186,7 +188,7 @@ def test_forward_and_backward(benchmark, time, causal, contestant):
 
 
 @pytest.mark.parametrize("contestant", SINCE)
-@pytest.mark.parametrize("time", TIMES[:2])
+@pytest.mark.parametrize("time", TIMES[:1])
 def test_what_came_since(benchmark, time, contestant):
     benchmark.group = f"since, causal, {time} tokens"
     race(benchmark, SINCE[contestant](time), fast_transformers(time, True))

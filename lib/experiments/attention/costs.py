@@ -11,6 +11,7 @@ counted: exponentials, sums of rows and masks are left out, and so is the column
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module, util
@@ -31,13 +32,14 @@ from lib.attention import (
     softmax_attention,
 )
 from lib.bert import Block
+from lib.chunkwise import CHUNK
+from lib.segments import SEGMENT
 from lib.workbench import measure
 from lib.workbench.measure import Estimate
 
 Tensor = Any
 Row = dict[str, Any]
 
-CHUNK = 64  # tokens of a chunk
 LIMIT = 6 * 2**30  # bytes that a step may need on a processor
 
 
@@ -153,8 +155,8 @@ def bytes_needed(form: str, n: int, d: int, heads: int = 1, itemsize: int = 4) -
 
         softmax, causal or not     the weights, their gradient, that of the scores        3n²
         fused softmax              the logarithm of the denominators                      n
-        linear                     φ(Q), φ(K), the state and its gradient                 2nd + 2d²
-        causal linear              a state for each segment of 512 tokens                 nd²/512
+        linear                     the state and its gradient                             2d²
+        causal linear              a state for each segment of 256 tokens                 nd²/256
         …, all states              the states, their gradient, that of what is summed     3nd²
         delta rule                 a state for each chunk of 64 tokens                    nd²/64
 
@@ -179,11 +181,11 @@ def bytes_needed(form: str, n: int, d: int, heads: int = 1, itemsize: int = 4) -
     if "softmax" in form:
         inner = n if "fused" in form else 3 * n * n
     elif form == "linear":
-        inner = 2 * n * d + 2 * d * d
+        inner = 2 * d * d
     elif form == "causal linear, all states":
         inner = 3 * n * d * d
     else:
-        inner = -(-n // (CHUNK if form == "delta rule" else 512)) * d * d
+        inner = -(-n // (CHUNK if form == "delta rule" else SEGMENT)) * d * d
     return heads * (4 * n * d * itemsize + 4 * inner)
 
 
@@ -359,6 +361,24 @@ def build(
 
 
 # --- measured ---------------------------------------------------------------------------------------------
+
+
+def one_thread() -> None:
+    """Lets the backend, and the processes begun from here, use one thread: what is measured is a core.
+
+    To be called before the first operation. JAX has no such switch within a process.
+
+    Example:
+        >>> one_thread()  # doctest: +SKIP
+    """
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    os.environ.update(dict.fromkeys(names, "1"))
+    if keras.backend.backend() == "tensorflow":
+        threading = import_module("tensorflow").config.threading
+        threading.set_intra_op_parallelism_threads(1)
+        threading.set_inter_op_parallelism_threads(1)
+    if keras.backend.backend() == "torch":
+        import_module("torch").set_num_threads(1)
 
 
 def timed(step: Callable[[], Any], budget: float = 1.0) -> Row:

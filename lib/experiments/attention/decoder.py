@@ -8,14 +8,13 @@ import keras
 import numpy as np
 
 from lib.attention import Attention
-from lib.bert import Block
 from lib.workbench.records import Record
 
 #: The attentions that are compared, all causal and, but for one small matrix, of equal size.
 FORMS: dict[str, dict[str, Any]] = {
     "softmax": {"form": "softmax"},
     "linear": {"form": "linear"},
-    "linear, no denominator": {"form": "linear", "normalize": "rms"},
+    "no denominator": {"form": "linear", "feature_map": None, "normalize": "rms"},
     "second order": {"form": "linear", "feature_map": "taylor"},
     "decay": {"form": "retention"},
     "delta rule": {"form": "delta rule"},
@@ -52,12 +51,14 @@ def decoder(
         raise ValueError(f"form must be one of {', '.join(map(repr, FORMS))}, got {form!r}")
     keras.utils.set_random_seed(seed)
     ids = keras.Input((None,) if slots is None else (None, slots), dtype="int32")
-    x = keras.layers.Embedding(symbols, hidden)(ids)
+    x = keras.layers.Embedding(symbols, hidden, keras.initializers.RandomNormal(stddev=1.0))(ids)
     x = x if slots is None else keras.ops.sum(x, axis=2)
     x = x + keras.layers.DepthwiseConv1D(4, padding="valid", name="short")(keras.layers.ZeroPadding1D((3, 0))(x))
     for _ in range(layers):
-        attention = Attention(heads, causal=True, **FORMS[form])
-        x = Block(attention, 4 * hidden, dropout=0.0)(x)
+        x = x + Attention(heads, causal=True, **FORMS[form])(keras.layers.LayerNormalization()(x))
+        inner = keras.layers.Dense(4 * hidden, activation="gelu")(keras.layers.LayerNormalization()(x))
+        x = x + keras.layers.Dense(hidden)(inner)
+    x = keras.layers.LayerNormalization()(x)
     model = keras.Model(ids, keras.layers.Dense(symbols, name="logits")(x), name="decoder")
     for i, weight in enumerate(model.trainable_weights):
         if weight.name == "kernel" and len(weight.shape) == 2:  # BERT's 0.02 is for a width of 768: see chapter 2

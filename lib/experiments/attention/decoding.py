@@ -151,7 +151,7 @@ def build(
     Example:
         >>> outputs, state = build("state", 8, tokens=2, heads=2, dim=4)()
         >>> tuple(outputs.shape), tuple(state.S.shape)
-        ((2, 1, 2, 4), (1, 2, 4, 5))
+        ((2, 1, 2, 4), (1, 2, 4, 4))
     """
     _require_way(way)
     if known < 1 or tokens < 1:

@@ -24,10 +24,10 @@ LINES = {
 
 
 def maps(matrices: Mapping[str, NDArray]) -> None:
-    """Matrices of weights side by side, on one scale of grey from 0 to each one's largest entry."""
+    """Matrices of weights side by side, each on a scale from 0 to its largest entry."""
     _, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3.4))
     for ax, (name, W) in zip(np.atleast_1d(axes), matrices.items(), strict=True):
-        ax.imshow(W, cmap="viridis", vmin=0, interpolation="nearest")
+        ax.imshow(W, vmin=0, interpolation="nearest")
         ax.set(title=f"{name}\nlargest weight {W.max():.2f}", xlabel="key")
         ax.grid(visible=False)
     np.atleast_1d(axes)[0].set_ylabel("query")
@@ -160,9 +160,8 @@ def layer(record: Record) -> None:
         tokens, errors = [row["n"] for row in rows], [value - low, high - value]
         ax.errorbar(tokens, value, errors, fmt=marker, label=f"measured against {form}")
     ax.axhline(1, lw=0.8, color="grey")
-    ax.set(xscale="log", yscale="log", xlabel="tokens n", ylabel="softmax layer / linear layer")
+    ax.set(xscale="log", xlabel="tokens n", ylabel="softmax layer / linear layer")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     ax.legend(fontsize=8)
 
 
