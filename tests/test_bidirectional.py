@@ -24,6 +24,7 @@ from keras import ops
 
 from lib import bidirectional
 from lib.bidirectional import (
+    State,
     checked,
     empty_state,
     full_attention,
@@ -125,6 +126,7 @@ def test_the_gradient_of_a_normalisation_is_that_of_finite_differences(normalize
 def test_an_empty_state_has_the_size_of_features_times_values():
     x = normal(2, 5, 3, 4)
     state = empty_state(find_feature_map("1+cos", 4), x, x[..., :2])
+    assert isinstance(state, State)
     assert [tuple(part.shape) for part in state] == [(2, 3, 5, 2), (2, 3, 5), (2, 3)]
     assert not np.any(array(state.S))
 

@@ -45,7 +45,7 @@ def retrieval(dim: int, pairs: int, rule: str, trials: int, seed: int) -> Row:
 
     Example:
         >>> row = retrieval(dim=64, pairs=16, rule="sum", trials=20, seed=0)
-        >>> abs(np.mean(row["errors"]) - 15 / 64) < 0.05
+        >>> bool(abs(np.mean(row["errors"]) - 15 / 64) < 0.05)
         True
     """
     if rule not in ("sum", "delta"):
