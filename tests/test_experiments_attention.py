@@ -237,7 +237,7 @@ def test_an_unknown_form_is_named():
 
 
 def record(*rows):
-    return Record(device(), {}, "2026-01-31", "", "cpu", rows)
+    return Record(device(), {"backend": "an abacus"}, "2026-01-31", "", "cpu", rows)
 
 
 def test_the_best_rate_is_that_of_the_least_mean_loss():
@@ -419,6 +419,7 @@ def test_the_chart_has_a_line_for_each_form_and_circles_for_what_is_live():
         {"n": n, "form": form, "seconds": n * 1e-6, "bytes": n * 100} for n in (64, 128) for form in costs.FORMS
     ]
     drawings.chart(record(*rows), record(*rows), {"causal linear": ([64], [1e-4])})
+    assert plt.gcf().get_suptitle() == f"an abacus, recorded on {device().name}, 2026-01-31"
     left, right = plt.gcf().axes
     assert len(left.lines) == len(drawings.LINES) + 1
     assert len(right.lines) == len(drawings.LINES)

@@ -25,17 +25,17 @@ READERS = [form for form in FORMS if form != "second order"]
 RATES = {"cpu": (2e-3, 4e-3, 8e-3), "gpu": (3e-4, 1e-3, 3e-3)}
 
 
-def _of_backend(name: str) -> str:
-    """TensorFlow's records have the plain name."""
-    backend = keras.backend.backend()
-    return name if backend == "tensorflow" else f"{name}-{backend}"
-
-
 def _costs(name: str, function: Callable, cases: Callable[[str], Sequence]) -> Callable[[str], records.Record]:
+    """A sweep of one backend. TensorFlow's records have the plain name."""
+
     def record(scale: str) -> records.Record:
         if scale == "cpu":
             costs.one_thread()
-        return records.sweep(CHAPTER, _of_backend(name), function, cases(scale), scale=scale)
+        backend, called, command = keras.backend.backend(), name, None
+        if backend != "tensorflow":
+            called = f"{name}-{backend}"
+            command = f"KERAS_BACKEND={backend} python -m lib.experiments.attention --scale {scale} --only {name}"
+        return records.sweep(CHAPTER, called, function, cases(scale), scale=scale, command=command)
 
     return record
 

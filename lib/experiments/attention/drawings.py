@@ -24,10 +24,11 @@ LINES = {
 
 
 def maps(matrices: Mapping[str, NDArray]) -> None:
-    """Matrices of weights side by side, each on a scale from 0 to its largest entry."""
+    """Matrices of weights side by side, on one scale from 0 to the largest entry of all."""
+    top = max(W.max() for W in matrices.values())
     _, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3.4))
     for ax, (name, W) in zip(np.atleast_1d(axes), matrices.items(), strict=True):
-        ax.imshow(W, vmin=0, interpolation="nearest")
+        ax.imshow(W, vmin=0, vmax=top, interpolation="nearest")
         ax.set(title=f"{name}\nlargest weight {W.max():.2f}", xlabel="key")
         ax.grid(visible=False)
     np.atleast_1d(axes)[0].set_ylabel("query")
@@ -61,6 +62,7 @@ def chart(
     axes[0].set(ylabel="seconds, forward and backward")
     axes[1].set(ylabel="MiB beyond the inputs")
     axes[0].legend(fontsize=8)
+    _label(times)
 
 
 def measured(record: Record, form: str, key: str) -> tuple[list[int], list[float]]:
@@ -116,6 +118,7 @@ def recalled(record: Record) -> None:
     ax.set_xticks(pairs, map(str, pairs))
     ax.minorticks_off()
     ax.legend(fontsize=8)
+    _label(record)
 
 
 def read(record: Record) -> None:
@@ -130,6 +133,7 @@ def read(record: Record) -> None:
     left.set(xlabel="step", ylabel="bits a character, training", ylim=(2, 4))
     right.set(xlabel="place in the window", ylabel="bits a character, test")
     left.legend(fontsize=8)
+    _label(record)
 
 
 def token(record: Record) -> None:
@@ -144,6 +148,7 @@ def token(record: Record) -> None:
     axes[0].set(xscale="log", yscale="log", xlabel="tokens so far", ylabel="ms for one more")
     axes[1].set(xscale="log", yscale="log", xlabel="tokens so far", ylabel="MiB kept, one layer")
     axes[0].legend(fontsize=8)
+    _label(record)
 
 
 def layer(record: Record) -> None:
@@ -163,6 +168,7 @@ def layer(record: Record) -> None:
     ax.set(xscale="log", xlabel="tokens n", ylabel="softmax layer / linear layer")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.legend(fontsize=8)
+    _label(record)
 
 
 def variance(norms: Sequence[float], errors: Mapping[str, Sequence[float]], features: int) -> None:
@@ -173,3 +179,8 @@ def variance(norms: Sequence[float], errors: Mapping[str, Sequence[float]], feat
     ax.axhline(1, lw=0.8, color="grey")
     ax.set(yscale="log", xlabel="length of q and of k", ylabel=f"relative error, {features} features")
     ax.legend(fontsize=8)
+
+
+def _label(record: Record) -> None:
+    """Says above the figure where its numbers come from."""
+    plt.gcf().suptitle(f"{record.versions['backend']}, {record.label()}", fontsize="small", x=0.99, ha="right")
