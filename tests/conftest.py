@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +70,6 @@ def keras():
 @pytest.fixture
 def pretend(monkeypatch):
     """Plays Keras on a backend or a device that this machine may not have: its new tensors are ``tensor``."""
-    import sys
     from types import SimpleNamespace
 
     def play(backend, tensor, **modules):
@@ -78,3 +80,21 @@ def pretend(monkeypatch):
             monkeypatch.setitem(sys.modules, name, module)
 
     return play
+
+
+def lifted_out(chapter: str, modules: tuple[str, ...], folder: Path, preamble: str = "") -> str:
+    """What the script of a chapter prints last, in a folder that holds these modules of lib and nothing else."""
+    cells = notebooks.read(notebooks.ROOT / "book" / f"{chapter}.ipynb").cells
+    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
+    assert len([line for line in script.split("\n") if line.strip()]) <= 25
+    assert "workbench" not in script
+    (folder / "script.py").write_text(f"{preamble}\n{script}\n", encoding="utf8")
+    (folder / "lib").mkdir()
+    for module in modules:
+        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", folder / "lib")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split("\n")[-2]

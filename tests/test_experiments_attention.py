@@ -1,24 +1,19 @@
 """The experiments of chapter 7: matrices are what attention multiplies by, and every question has its answer."""
 
-import os
 import runpy
-import shutil
-import subprocess
-import sys
 from functools import partial
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import require
+from conftest import lifted_out, require
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
 from lib.attention import Attention, softmax_attention
 from lib.experiments.attention import alternatives, costs, decoder, decoding, drawings, language, recall, weights
-from lib.press import notebooks
 from lib.workbench import corpora
 from lib.workbench.measure import device
 from lib.workbench.records import Record
@@ -467,16 +462,5 @@ def test_every_figure_draws_what_it_is_given():
 
 
 def test_the_layer_can_be_lifted_out(tmp_path):
-    """The script of the chapter, with five modules of lib and nothing of the workbench."""
-    cells = notebooks.read(notebooks.ROOT / "book" / "07-attention.ipynb").cells
-    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
-    (tmp_path / "script.py").write_text(script, encoding="utf8")
-    (tmp_path / "lib").mkdir()
-    for module in ("attention", "bidirectional", "chunkwise", "feature_maps", "segments"):
-        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", tmp_path / "lib")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    run = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split("\n")[-2] == "[0 1 2 3 4 5 6] [0 1 2 3 4 5 6]"
+    modules = ("attention", "bidirectional", "chunkwise", "feature_maps", "segments")
+    assert lifted_out("07-attention", modules, tmp_path) == "[0 1 2 3 4 5 6] [0 1 2 3 4 5 6]"

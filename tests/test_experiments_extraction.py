@@ -1,11 +1,7 @@
 """The experiments of chapter 6: texts come back from tokens, chance follows its seed, counts are right by hand."""
 
-import os
 import re
 import runpy
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from itertools import chain
 
@@ -13,7 +9,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import require
+from conftest import lifted_out, require
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -72,7 +68,6 @@ from lib.experiments.extraction.relations import (
     score_relations,
 )
 from lib.extraction import Cascade, Triple, triple_score
-from lib.press import notebooks
 from lib.pretrained import Characters, word_pieces
 from lib.spans import Span, bio_alphabet, spans_of_tags
 from lib.workbench import corpora, records
@@ -863,20 +858,8 @@ def test_every_judged_triple_was_found_and_is_not_in_duie(duie):
 def test_the_script_of_the_chapter_runs_by_itself(tmp_path):
     """Twenty lines, three modules of lib, the weights: nothing of the workbench, and the right answers."""
     path = had(corpora.member, "e5-small", "e5-small-q4.bin")
-    cells = notebooks.read(notebooks.ROOT / "book" / "06-extraction.ipynb").cells
-    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
-    assert len([line for line in script.split("\n") if line.strip()]) <= 25
-    assert "workbench" not in script
-    (tmp_path / "script.py").write_text(f"path = {str(path)!r}\n{script}\n", encoding="utf8")
-    for module in ("bert", "pretrained", "pointers"):  # lifted out of the book
-        (tmp_path / "lib").mkdir(exist_ok=True)
-        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", tmp_path / "lib")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    run = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split("\n")[-2] == "['曹雪芹', '吴承恩']"
+    modules = ("bert", "pretrained", "pointers")
+    assert lifted_out("06-extraction", modules, tmp_path, f"path = {str(path)!r}") == "['曹雪芹', '吴承恩']"
 
 
 def test_a_difference_is_a_triple_that_one_side_has(duie):
