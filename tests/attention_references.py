@@ -15,11 +15,6 @@ BACKEND = keras.backend.backend()
 MAPS = ["elu+1", "exp", "relu", "1+cos", "taylor", "favor+"]
 BATCH, TIME, HEADS, DIM = 2, 37, 2, 4
 
-if BACKEND == "jax":  # these tests compile far more than they compute
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-
 
 def array(x):
     return ops.convert_to_numpy(ops.cast(x, "float32") if "float16" in str(x.dtype) else x)

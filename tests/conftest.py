@@ -82,6 +82,19 @@ def pretend(monkeypatch):
     return play
 
 
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """On JAX less optimization, for tests that compile far more than they compute; elsewhere nothing."""
+    if os.environ.get("KERAS_BACKEND") != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def lifted_out(chapter: str, modules: tuple[str, ...], folder: Path, preamble: str = "") -> str:
     """What the script of a chapter prints last, in a folder that holds these modules of lib and nothing else."""
     cells = notebooks.read(notebooks.ROOT / "book" / f"{chapter}.ipynb").cells
