@@ -210,8 +210,8 @@ def test_softmax_holds_the_bytes_that_were_derived():
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
-    row = costs.memory("linear", 1024, heads=2)
-    assert row["derived"] == costs.bytes_needed("linear", 1024, 64, heads=2)
+    row = costs.memory("linear", 4096, heads=2)  # resident memory does not tell a MiB or two
+    assert row["derived"] == costs.bytes_needed("linear", 4096, 64, heads=2)
     assert 0.5 < row["bytes"] / row["derived"] < 4
     assert row["method"]
 

@@ -250,3 +250,9 @@ def test_an_accelerator_without_a_method_is_unmeasurable_in_a_fresh_process_too(
     monkeypatch.setattr(memory, "_RULERS", {})
     result = memory._main("lib.workbench.measure.memory:calibration", '{"mebibytes": 1}')
     assert "torch on a gpu" in result["unmeasurable"]
+
+
+def test_what_is_given_back_late_is_waited_for():
+    sizes = [9, 9, 7, 7, 4] + 1000 * [4]
+    assert memory._settled(lambda: sizes.pop(0), still=0.1) == 4
+    assert len(sizes) > 900  # it did not wait for ever

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,10 +154,21 @@ def _resident_peak(function: Callable[[], Any]) -> Peak:
         return 1024 * int(re.search(rf"{mark}:\s*(\d+) kB", status.read_text())[1])
 
     ready(function())
+    _settled(lambda: resident("VmRSS"))  # JAX gives back what is no longer needed a moment later
     reset.write_text("5")  # VmHWM starts anew at VmRSS
     baseline = resident("VmRSS")
     ready(function())
     return Peak(max(0, resident("VmHWM") - baseline), "VmHWM in a fresh process", baseline)
+
+
+def _settled(size: Callable[[], int], still: float = 0.3) -> int:
+    """The size once it has not shrunk for so many seconds."""
+    least, since = size(), time.monotonic()
+    while time.monotonic() - since < still:
+        time.sleep(0.02)
+        if (now := size()) < least:
+            least, since = now, time.monotonic()
+    return least
 
 
 _RULERS = {
