@@ -25,39 +25,35 @@ READERS = [form for form in FORMS if form != "second order"]
 RATES = {"cpu": (2e-3, 4e-3, 8e-3), "gpu": (3e-4, 1e-3, 3e-3)}
 
 
-def _costs(name: str, function: Callable, cases: Callable[[str], Sequence]) -> Callable[[str], records.Record]:
+def _costs(name: str, function: Callable, cases: Sequence[dict], scale: str) -> records.Record:
     """A sweep of one backend. TensorFlow's records have the plain name."""
-
-    def record(scale: str) -> records.Record:
-        if scale == "cpu":
-            costs.one_thread()
-        backend, called, command = keras.backend.backend(), name, None
-        if backend != "tensorflow":
-            called = f"{name}-{backend}"
-            command = f"KERAS_BACKEND={backend} python -m lib.experiments.attention --scale {scale} --only {name}"
-        return records.sweep(CHAPTER, called, function, cases(scale), scale=scale, command=command)
-
-    return record
+    if scale == "cpu":
+        costs.one_thread()
+    backend, called, command = keras.backend.backend(), name, None
+    if backend != "tensorflow":
+        called = f"{name}-{backend}"
+        command = f"KERAS_BACKEND={backend} python -m lib.experiments.attention --scale {scale} --only {name}"
+    return records.sweep(CHAPTER, called, function, cases, scale=scale, command=command)
 
 
 def _times(scale: str) -> records.Record:
     """Seconds of a step of attention, forward and backward."""
-    return _costs("times", costs.times, costs.cases)(scale)
+    return _costs("times", costs.times, costs.cases(scale), scale)
 
 
 def _memory(scale: str) -> records.Record:
     """The most bytes that such a step holds."""
-    return _costs("memory", costs.memory, costs.memory_cases)(scale)
+    return _costs("memory", costs.memory, costs.memory_cases(scale), scale)
 
 
 def _layers(scale: str) -> records.Record:
     """Seconds of a whole layer of a Transformer."""
-    return _costs("layers", costs.layer_times, costs.layer_cases)(scale)
+    return _costs("layers", costs.layer_times, costs.layer_cases(scale), scale)
 
 
 def _decoding(scale: str) -> records.Record:
     """Seconds and bytes of one more token."""
-    return _costs("decoding", decoding, decoding_cases)(scale)
+    return _costs("decoding", decoding, decoding_cases(scale), scale)
 
 
 def _recall(scale: str) -> records.Record:
