@@ -241,10 +241,26 @@ class Block(keras.layers.Layer):
 
     def call(self, x: Tensor, mask: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Vectors (batch, time, hidden) of vectors of the same shape; mask (batch, time) bool, True for tokens."""
+        x = self.attention_norm(self.attend(x, mask=mask, training=training))
+        return self.norm(self.feed_forward(x, training=training))
+
+    def attend(self, x: Tensor, mask: Tensor | None = None, training: bool | None = None) -> Tensor:
+        """The vectors x, and to each is added what its attention has found."""
         attended = self.attention(x, mask=mask, training=training)
-        x = self.attention_norm(x + self.attention_dropout(attended, training=training))
-        fed_forward = self.contract(self.expand(x))
-        return self.norm(x + self.dropout(fed_forward, training=training))
+        return x + self.attention_dropout(attended, training=training)
+
+    def feed_forward(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """The vectors x, and to each is added what the feed-forward network makes of it."""
+        return x + self.dropout(self.contract(self.expand(x)), training=training)
+
+    def links(self) -> list[tuple[Callable[..., Tensor], tuple[keras.layers.Layer, ...]]]:
+        """The block as a chain of four functions with the layers that each uses; ``lib.recompute`` cuts it there."""
+        return [
+            (self.attend, (self.attention, self.attention_dropout)),
+            (self.attention_norm, ()),
+            (self.feed_forward, (self.expand, self.contract, self.dropout)),
+            (self.norm, ()),
+        ]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""

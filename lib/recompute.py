@@ -1,0 +1,641 @@
+"""Recomputation: forget what a layer computed on the way, and compute it again when the gradient asks for it.
+
+For the gradient of a layer y = f(x; w) its backward pass needs what f computed on the way, and so every layer of
+a network keeps that until the gradient comes back to it. A recomputed layer keeps x alone::
+
+    forward    y = f(x; w, s)        x and the state s are kept, the rest is freed
+    backward   f(x; w, s) again      with all it computes on the way, then its gradient; then that is freed too
+
+Memory falls from the sum over all layers to the inputs of all layers plus *one* layer; time grows by one forward
+pass. The result is the same only if the second f is the same function as the first. So a layer is taken as a pure
+function here: everything it reads besides its arguments, weights w and state s alike, goes in, and the new state
+comes out and is stored once. Hence a dropout draws the same mask again, and a batch normalisation counts a batch
+once.
+
+================================= ==============================================================================
+:func:`recompute`                 a layer or a function → a layer that keeps its inputs only
+:func:`checkpoint_sequence`       a list of layers → one layer, cut into segments that keep their inputs only
+:func:`links`                     the finest pieces into which such a list can be cut
+:func:`replay`                    the same for a pure function of tensors: the only code that knows a backend
+================================= ==============================================================================
+
+Where to cut is the subject of ``lib.checkpoints``, whose names are here too: :func:`plan` finds the cuts that
+lengthen a step least within a memory budget, :func:`forecast` says in advance what any cuts will take.
+
+Source: Chen et al. 2016 (arXiv 1604.06174); Su Jianlin, https://kexue.fm/archives/7367, where recomputation comes
+to Keras by a decorated ``call``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from lib.checkpoints import (
+    Cost,
+    Plan,
+    chen,
+    equal_cuts,
+    forecast,
+    frontier,
+    nothing,
+    plan,
+    saving,
+    smallest,
+    sqrt_cuts,
+    units,
+)
+
+__all__ = [
+    "Chain",
+    "Cost",
+    "Link",
+    "Plan",
+    "Recompute",
+    "Segment",
+    "checkpoint_sequence",
+    "chen",
+    "equal_cuts",
+    "forecast",
+    "frontier",
+    "links",
+    "nothing",
+    "plan",
+    "recompute",
+    "replay",
+    "saving",
+    "smallest",
+    "sqrt_cuts",
+    "units",
+]
+
+Tensor = Any
+Shape = tuple[int | None, ...]
+
+_serializable = keras.saving.register_keras_serializable(package="proof_by_running")
+
+
+# --- one pure function ----------------------------------------------------------------------------------------
+
+
+def replay(
+    function: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]],
+    weights: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+) -> list[Tensor]:
+    """``function(weights, tensors)``, keeping nothing for its gradient but what it is given.
+
+    Args:
+        function: A pure function: of equal arguments it makes equal results, and reads nothing else that a
+            gradient should reach. It returns a list of tensors.
+        weights: Tensors that are there all the time, such as the values of variables.
+        tensors: Tensors of any dtype. The gradient reaches the floating ones, and the weights.
+
+    Returns:
+        The list of tensors that the function returns.
+
+    Raises:
+        NotImplementedError: The backend of Keras is not TensorFlow, JAX or torch.
+
+    Example:
+        >>> w, x = ops.ones((2, 2)), ops.ones((1, 2))
+        >>> [y] = replay(lambda weights, tensors: [ops.matmul(tensors[0], weights[0])], [w], [x])
+        >>> ops.convert_to_numpy(y).tolist()
+        [[2.0, 2.0]]
+    """
+    backend = keras.backend.backend()
+    if backend not in _REPLAYS:
+        raise NotImplementedError(f"recomputation needs TensorFlow, JAX or torch, the backend is {backend}")
+    return list(_REPLAYS[backend](function, list(weights), list(tensors)))
+
+
+def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    tf = import_module("tensorflow")
+    split = len(weights)
+    # An eager tape would keep all it sees. In a graph nothing is kept but what a gradient asks for.
+    unseen = tf.init_scope if tf.executing_eagerly() else nullcontext
+
+    @tf.custom_gradient
+    def run(*arguments: Tensor) -> tuple[list[Tensor], Callable]:
+        with unseen():
+            outputs = function(arguments[:split], arguments[split:])
+
+        def gradient(*upstream: Tensor) -> list[Tensor | None]:
+            again = _not_before(upstream, arguments[:split], arguments[split:])
+            floating = [i for i, x in enumerate(again) if x.dtype.is_floating]
+            with tf.GradientTape() as tape:
+                tape.watch([again[i] for i in floating])
+                results = function(again[:split], again[split:])
+            targets, upstream_of = zip(*_floating_pairs(results, upstream), strict=True)
+            found = tape.gradient(targets, [again[i] for i in floating], upstream_of)
+            gradients: list[Tensor | None] = [None] * len(again)
+            for i, one in zip(floating, _all_at_once(found), strict=True):
+                gradients[i] = one
+            return gradients
+
+        return outputs, gradient
+
+    return run(*map(tf.convert_to_tensor, [*weights, *tensors]))  # a variable may change before the second run
+
+
+def _floating_pairs(results: Sequence[Tensor], upstream: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(y, dy) for y, dy in zip(results, upstream, strict=True) if y.dtype.is_floating]
+
+
+def _not_before(upstream: Sequence[Tensor], weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The weights and tensors, but in a graph only after the gradient has arrived.
+
+    Else TensorFlow would compute everything again at the very start, and XLA would find that it has been computed
+    already; nothing would be saved. TensorFlow respects a control dependency, XLA respects data only. So a number
+    is added to each tensor that is never anything but 0, which no compiler can know.
+    """
+    tf = import_module("tensorflow")
+    if tf.executing_eagerly():
+        return [*weights, *tensors]
+    first = next(tf.reshape(dy, [-1])[:1] for dy in upstream if dy.dtype.is_floating)
+    never = tf.reduce_any(tf.math.is_nan(first) & tf.math.is_inf(first))
+    with tf.control_dependencies([never]):
+        late = [tf.identity(w) for w in weights]
+    return late + [tf.logical_or(x, never) if x.dtype.is_bool else x + tf.cast(never, x.dtype) for x in tensors]
+
+
+def _all_at_once(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients, none of them before all are there.
+
+    Else the layers below would begin their own recomputation while that of this one is still held for the
+    gradients of its weights, and layer would pile on layer.
+    """
+    tf = import_module("tensorflow")
+    with tf.control_dependencies([one for one in gradients if one is not None]):
+        return [None if one is None else tf.identity(one) for one in gradients]
+
+
+def _replay_jax(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    _warn_if_undone()
+    return import_module("jax").checkpoint(function)(weights, tensors)
+
+
+@cache
+def _warn_if_undone() -> None:
+    if import_module("jax").default_backend() == "cpu":
+        warnings.warn(
+            "On a CPU, XLA merges the recomputation with the forward pass: results and gradients are right, but "
+            "no memory is saved",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _replay_torch(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    checkpoint = import_module("torch.utils.checkpoint").checkpoint
+    return checkpoint(function, weights, tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+_REPLAYS = {"tensorflow": _replay_tensorflow, "jax": _replay_jax, "torch": _replay_torch}
+
+
+# --- a layer as a pure function -------------------------------------------------------------------------------
+
+
+def recompute(
+    function: keras.layers.Layer | Callable[..., Any], layers: Iterable[keras.layers.Layer] = (), **kwargs: Any
+) -> Recompute:
+    """A layer that does what the given layer or function does, and keeps nothing for the gradient but its inputs.
+
+    Values and gradients are the same, in eager mode, in graphs, under XLA and in ``fit``. A segment is worth it if
+    it computes much on the way from its inputs to its outputs: a single addition has nothing to forget, and a
+    whole network must be computed again with all that it forgot.
+
+    Args:
+        function: A layer; or a function of tensors, called with ``mask=`` and ``training=`` if it has arguments
+            of these names. A gradient reaches the tensors it is given, not those it takes from elsewhere.
+        layers: If ``function`` is a function: all layers that it uses.
+        **kwargs: Arguments of every Keras layer.
+
+    Returns:
+        The layer, which shares its weights with what it is made of. It is saved and loaded like any other; a
+        function must be registered with ``keras.saving`` for that.
+
+    Raises:
+        ValueError: ``function`` cannot be called, or ``layers`` are given beside a layer. When called: it reads or
+            changes a Keras variable that belongs to none of its layers, so its second run would not be as its
+            first. This includes the seed of random numbers that are drawn without one.
+
+    Warns:
+        RuntimeWarning: Once, on JAX on a CPU, where XLA undoes the saving.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.ones((2, 8), "float32")
+        >>> dense = keras.layers.Dense(4, activation="gelu")
+        >>> thrifty = recompute(dense)
+        >>> bool(ops.all(thrifty(x) == dense(x)))
+        True
+        >>> tuple(recompute(lambda x: x + dense(x)[:, :1], layers=[dense])(x).shape)
+        (2, 8)
+    """
+    if isinstance(function, keras.layers.Layer):
+        if layers := list(layers):
+            raise ValueError(f"layers must be empty beside a layer, got {layers}")
+        return Recompute(function, **kwargs)
+    return Recompute(Link(function, layers), **kwargs)
+
+
+@_serializable
+class Recompute(keras.layers.Layer):
+    """A layer that keeps its inputs only, see :func:`recompute`.
+
+    Args:
+        layer: The layer that is recomputed; any arguments, any nested outputs. A mask must be passed as an
+            argument or be attached to the only input.
+        **kwargs: Arguments of every Keras layer.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
+        super().__init__(**{"dtype": layer.dtype_policy, **kwargs, "autocast": False})
+        self.layer = layer
+        self.supports_masking = layer.supports_masking
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Builds the layer if needed, then :meth:`call`."""
+        _build(self.layer, args, kwargs)
+        self.built = True
+        return super().__call__(*args, **kwargs)
+
+    def build(self, x_shape: Shape) -> None:
+        """Builds the layer."""
+        if not self.layer.built:
+            self.layer.build(x_shape)
+
+    def call(self, x: Any, *others: Any, mask: Any = None, training: bool | None = None, **named: Any) -> Any:
+        """What the layer makes of these arguments."""
+        if mask is not None and _takes(self.layer.call, "mask"):
+            named["mask"] = mask
+        arguments = ((x, *others), named)
+        inputs, with_inputs = _opened(arguments)
+        weights, state = self.layer.trainable_variables, self.layer.non_trainable_variables
+        made: dict[str, Any] = {"old": {}}
+
+        def pure(weight_values: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+            positional, keywords = with_inputs(tensors[: len(inputs)])
+            before = [made["old"].get(i, value) for i, value in enumerate(tensors[len(inputs) :])]
+            with _OwnVariables(self.layer, [*weights, *state], [*weight_values, *before]) as scope:
+                before = [scope.get_current_value(variable) for variable in state]
+                results = self.layer(*positional, training=training, **keywords)
+                after = [scope.get_current_value(variable) for variable in state]
+            outputs, made["with outputs"] = _opened(results)
+            changed = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
+            made["changed"], made["outputs"] = [state[i] for i in changed], len(outputs)
+            if keras.backend.backend() == "torch":  # where a variable changes in place
+                made["old"] = made["old"] or {i: ops.copy(before[i]) for i in changed}
+            return [*outputs, *(after[i] for i in changed), *tree.flatten(scope.losses)]
+
+        found = replay(pure, [v.value for v in weights], [*inputs, *(v.value for v in state)])
+        outputs, rest = found[: made["outputs"]], found[made["outputs"] :]
+        for variable, value in zip(made["changed"], rest, strict=False):
+            variable.assign(value)
+        for loss in rest[len(made["changed"]) :]:
+            self.add_loss(loss)
+        return made["with outputs"](outputs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The mask that the layer hands on."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def compute_output_shape(self, *shapes: Any, **named: Any) -> Any:
+        """As the layer."""
+        return self.layer.compute_output_shape(*shapes, **named)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Shapes and dtypes, from a call with symbols."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild this layer."""
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Recompute:
+        """Returns the layer that has this configuration."""
+        return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
+
+
+class _OwnVariables(keras.StatelessScope):
+    """Within it, a layer finds the given values in its variables, and no variable but its own."""
+
+    def __init__(self, layer: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence[Tensor]):
+        self._name, self._own = layer.name, {id(variable) for variable in variables}
+        super().__init__(list(zip(variables, values, strict=True)), collect_losses=True, initialize_variables=False)
+
+    def get_current_value(self, variable: keras.Variable) -> Tensor:
+        self._require_own(variable)
+        return super().get_current_value(variable)
+
+    def add_update(self, update: tuple[keras.Variable, Tensor]) -> None:
+        self._require_own(update[0])
+        super().add_update(update)
+
+    def _require_own(self, variable: keras.Variable) -> None:
+        if id(variable) in self._own:
+            return
+        advice = "name the layer it belongs to: recompute(function, layers=[...])"
+        if "seed_generator" in variable.path:
+            advice = "draw random numbers from a keras.random.SeedGenerator that is an attribute of a layer"
+        raise ValueError(
+            f"function: {self._name} uses the variable {variable.path!r}, which belongs to none of its layers, so "
+            f"it cannot be run again as it ran; {advice}"
+        )
+
+
+@_serializable
+class Link(keras.layers.Layer):
+    """A function as a layer, with the layers that it uses.
+
+    Args:
+        function: Of tensors, and of ``mask`` and ``training`` if it has arguments of these names.
+        layers: All layers that it uses.
+        **kwargs: Arguments of every Keras layer.
+
+    Raises:
+        ValueError: ``function`` cannot be called, or one of ``layers`` is not a layer.
+
+    Example:
+        >>> dense = keras.layers.Dense(4)
+        >>> tuple(Link(lambda x: x + dense(x), [dense])(ops.ones((2, 4))).shape)
+        (2, 4)
+    """
+
+    def __init__(self, function: Callable[..., Any], layers: Iterable[keras.layers.Layer] = (), **kwargs: Any):
+        if not callable(function):
+            raise ValueError(f"function must be a layer or a function, got {function!r}")
+        super().__init__(**{**kwargs, "autocast": False})
+        self.function, self.layers = function, _checked(layers)
+        self.supports_masking = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The layers are built by the function's first call, which is one with symbols."""
+        if not all(layer.built for layer in self.layers):
+            keras.Operation.compute_output_spec(self, *tree.map_structure(_symbol, args))
+        self.built = True
+        return super().__call__(*args, **kwargs)
+
+    def call(self, x: Any, *others: Any, mask: Any = None, training: bool | None = None, **named: Any) -> Any:
+        """What the function makes of these arguments."""
+        told = {"mask": mask, "training": training}
+        told = {name: value for name, value in told.items() if _takes(self.function, name)}
+        return self.function(x, *others, **told, **named)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild this layer."""
+        save = keras.saving.serialize_keras_object
+        return {**super().get_config(), "function": save(self.function), "layers": [save(x) for x in self.layers]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Link:
+        """Returns the layer that has this configuration."""
+        load = keras.saving.deserialize_keras_object
+        function, layers = load(config["function"]), [load(layer) for layer in config["layers"]]
+        return cls(**{**config, "function": function, "layers": layers})
+
+
+# --- a chain of layers ----------------------------------------------------------------------------------------
+
+
+def checkpoint_sequence(
+    layers: Iterable[keras.layers.Layer],
+    segments: str | int | Sequence[int] | Plan = "layers",
+    kept: Sequence[bool] | None = None,
+    **kwargs: Any,
+) -> Chain:
+    """One layer that applies layers in their order, cut into segments that keep nothing but their inputs.
+
+    What is cut are the :func:`links` of the layers. A good place is where little passes and where the next
+    operation begins with a norm: of a segment that ends with a matrix product and a sum, that product need not be
+    computed again, since no gradient reads its result.
+
+    Args:
+        layers: Layers with one input of any structure that is the output of the one before. Of ``mask`` and
+            ``training`` each gets what its ``call`` takes; all get the same mask.
+        segments: Where to cut. ``"layers"``: each layer is a segment. ``"norms"``: a segment begins at each
+            normalisation. ``"sqrt"``: :func:`sqrt_cuts`, or a number of segments: :func:`equal_cuts` of the links.
+            A list: the number of the first link of each segment, the first is 0. A plan: of :func:`plan` and its
+            like, with costs for each link.
+        kept: For each segment whether it is left as it is. By default the last one is, whose activations are
+            needed at once, or as the plan says.
+        **kwargs: Arguments of every Keras layer.
+
+    Returns:
+        The layer, which shares its weights with the given ones. It takes the place of all blocks of an encoder:
+        ``Encoder(bert.embeddings, [checkpoint_sequence(bert.blocks, "norms")])``.
+
+    Raises:
+        ValueError: No layers, or something that is none; ``segments`` or ``kept`` does not fit, which in part is
+            known only when the layer is built.
+
+    Example:
+        >>> blocks = [keras.layers.Dense(4, activation="tanh") for _ in range(9)]
+        >>> chain = checkpoint_sequence(blocks, "sqrt")
+        >>> tuple(chain(ops.ones((2, 4))).shape), chain.cuts
+        ((2, 4), (0, 3, 6))
+    """
+    if isinstance(segments, Plan):
+        segments, kept = segments.cuts, segments.kept if kept is None else kept
+    return Chain(layers, segments, kept, **kwargs)
+
+
+def links(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """The finest pieces into which a list of layers can be cut.
+
+    Args:
+        layers: Built layers. One that is a chain itself says so by a method ``links()``, which returns a list of
+            functions with the layers they use, or layers with nothing; see ``lib.bert.Block.links``.
+
+    Example:
+        >>> from lib.bert import Block, SelfAttention
+        >>> block = Block(SelfAttention(heads=2), inner=32)
+        >>> block.build((None, 3, 8))
+        >>> [link.name for link in links([block])]
+        ['attend', 'attention_norm', 'feed_forward', 'norm']
+    """
+    found: list[keras.layers.Layer] = []
+    for layer in layers:
+        pieces = layer.links() if hasattr(layer, "links") else [(layer, ())]
+        for function, used in pieces:
+            is_layer = isinstance(function, keras.layers.Layer)
+            found.append(function if is_layer else Link(function, used, name=function.__name__))
+    return found
+
+
+@_serializable
+class Segment(keras.layers.Layer):
+    """Layers one after another, each with the same mask.
+
+    Args:
+        layers: See :func:`checkpoint_sequence`.
+        **kwargs: Arguments of every Keras layer.
+
+    Example:
+        >>> tuple(Segment([keras.layers.Dense(3), keras.layers.Dense(5)])(ops.ones((2, 4))).shape)
+        (2, 5)
+    """
+
+    def __init__(self, layers: Iterable[keras.layers.Layer], **kwargs: Any):
+        super().__init__(**{**kwargs, "autocast": False})
+        self.layers = _checked(layers)
+        self.supports_masking = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Builds the layers if needed, then :meth:`call`."""
+        self._build_from(*args)
+        return super().__call__(*args, **kwargs)
+
+    def build(self, x_shape: Shape) -> None:
+        """Builds the layers for floating inputs."""
+        self._build_from(keras.KerasTensor(x_shape, self.compute_dtype))
+
+    def _build_from(self, x: Any) -> None:
+        if self.built:
+            return
+        x = tree.map_structure(_symbol, x)
+        for layer in self.layers:
+            x = layer(x)
+        self.built = True
+
+    def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
+        """What the last layer makes of what the first makes of x."""
+        for layer in self.layers:
+            told = {"mask": mask} if mask is not None and _takes(layer.call, "mask") else {}
+            x = layer(x, training=training, **told)
+        return x
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Shapes and dtypes, from a call with symbols."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild this layer."""
+        return {**super().get_config(), "layers": [keras.saving.serialize_keras_object(x) for x in self.layers]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Segment:
+        """Returns the layer that has this configuration."""
+        return cls(**{**config, "layers": [keras.saving.deserialize_keras_object(x) for x in config["layers"]]})
+
+
+@_serializable
+class Chain(Segment):
+    """Layers one after another, cut into segments that keep their inputs only; see :func:`checkpoint_sequence`.
+
+    Args:
+        layers: As there.
+        segments: As there, no plan.
+        kept: As there.
+        **kwargs: Arguments of every Keras layer.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[keras.layers.Layer],
+        segments: str | int | Sequence[int] = "layers",
+        kept: Sequence[bool] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(layers, **kwargs)
+        if isinstance(segments, str) and segments not in ("layers", "norms", "sqrt"):
+            raise ValueError(f"segments must be 'layers', 'norms', 'sqrt', a number or a list, got {segments!r}")
+        self._config = {"segments": segments if isinstance(segments, str | int) else [int(i) for i in segments]}
+        self._config["kept"] = None if kept is None else [bool(one) for one in kept]
+
+    def _build_from(self, x: Any) -> None:
+        if not self.built:
+            super()._build_from(x)
+            pieces = links(self.layers)
+            self.cuts = self._cuts_of(pieces)
+            self.segments = self._cut(pieces)
+
+    def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
+        """What the last layer makes of what the first makes of x."""
+        for segment in self.segments:
+            x = segment(x, mask=mask, training=training)
+        return x
+
+    def _cut(self, pieces: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+        kept = self._config["kept"] or [*[False] * (len(self.cuts) - 1), True]
+        if len(kept) != len(self.cuts):
+            raise ValueError(f"kept must have one value for each of {len(self.cuts)} segments, got {len(kept)}")
+        segments = (Segment(pieces[a:b]) for a, b in pairwise([*self.cuts, len(pieces)]))
+        return [one if stays else Recompute(one) for one, stays in zip(segments, kept, strict=True)]
+
+    def _cuts_of(self, pieces: list[keras.layers.Layer]) -> tuple[int, ...]:
+        segments, n = self._config["segments"], len(pieces)
+        if segments == "layers":
+            sizes = [len(links([layer])) for layer in self.layers]
+            return tuple(sum(sizes[:i]) for i in range(len(sizes)))
+        if segments == "norms":
+            norms = (i for i, piece in enumerate(pieces) if type(piece).__name__.endswith("Normalization"))
+            return tuple(sorted({0, *norms}))
+        if segments == "sqrt":
+            return sqrt_cuts(n)
+        if isinstance(segments, int):
+            return equal_cuts(n, segments)
+        if not segments or segments[0] != 0 or any(a >= b for a, b in pairwise([*segments, n])):
+            raise ValueError(f"segments must be increasing numbers of links from 0 to below {n}, got {segments}")
+        return tuple(segments)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild this layer."""
+        return {**super().get_config(), **self._config}
+
+
+# --- arguments ------------------------------------------------------------------------------------------------
+
+
+def _opened(structure: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
+    """The tensors in a nested structure, and a function that puts other ones in their places."""
+    leaves = tree.flatten(structure)
+    places = [i for i, leaf in enumerate(leaves) if ops.is_tensor(leaf)]
+    # What is put back must not hold the tensors that are to be forgotten.
+    others = [None if i in places else leaf for i, leaf in enumerate(leaves)]
+    shape = tree.map_structure(lambda _: 0, structure)
+
+    def filled(tensors: Sequence[Tensor]) -> Any:
+        new = list(others)
+        for place, tensor in zip(places, tensors, strict=True):
+            new[place] = tensor
+        return tree.pack_sequence_as(shape, new)
+
+    return [leaves[i] for i in places], filled
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    return name in inspect.signature(function).parameters
+
+
+def _checked(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    layers = list(layers)
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(f"layers[{i}] must be a Keras layer, got {layer!r}")
+    return layers
+
+
+def _symbol(value: Any) -> Any:
+    """The shape and dtype of an array; anything else is returned."""
+    if isinstance(value, keras.KerasTensor) or not hasattr(value, "shape"):
+        return value
+    return keras.KerasTensor(tuple(value.shape), keras.backend.standardize_dtype(value.dtype))
+
+
+def _build(layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Builds a layer by a call with symbols, for which nothing is computed."""
+    if not layer.built:
+        layer(*tree.map_structure(_symbol, args), **tree.map_structure(_symbol, kwargs))
