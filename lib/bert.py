@@ -254,7 +254,9 @@ class Block(keras.layers.Layer):
         return x + self.dropout(self.contract(self.expand(x)), training=training)
 
     def links(self) -> list[tuple[Callable[..., Tensor], tuple[keras.layers.Layer, ...]]]:
-        """The block as a chain of four functions with the layers that each uses; ``lib.recompute`` cuts it there."""
+        """The block as a chain of four functions and the layers that each uses; ``lib.recompute`` cuts it there."""
+        if not self.built:
+            raise ValueError(f"the block {self.name!r} must be built, for its layers to be there")
         return [
             (self.attend, (self.attention, self.attention_dropout)),
             (self.attention_norm, ()),

@@ -7,16 +7,16 @@ a network keeps that until the gradient comes back to it. A recomputed layer kee
     backward   f(x; w, s) again      with all it computes on the way, then its gradient; then that is freed too
 
 Memory falls from the sum over all layers to the inputs of all layers plus *one* layer; time grows by one forward
-pass. The result is the same only if the second f is the same function as the first. So a layer is taken as a pure
-function here: everything it reads besides its arguments, weights w and state s alike, goes in, and the new state
+pass. The result is the same only if the second f is the same function as the first. So a call of a layer is made a
+pure function: everything it reads besides its arguments, weights w and state s alike, goes in, and the new state
 comes out and is stored once. Hence a dropout draws the same mask again, and a batch normalisation counts a batch
-once.
+once. Two modules do that: ``lib.pure_call`` (a call as a function of tensors, on any backend) and ``lib.replay``
+(a function of tensors that keeps its arguments only; nothing else knows a backend).
 
 ================================= ==============================================================================
 :func:`recompute`                 a layer or a function → a layer that keeps its inputs only
 :func:`checkpoint_sequence`       a list of layers → one layer, cut into segments that keep their inputs only
 :func:`links`                     the finest pieces into which such a list can be cut
-:func:`replay`                    the same for a pure function of tensors: the only code that knows a backend
 ================================= ==============================================================================
 
 Where to cut is the subject of ``lib.checkpoints``, whose names are here too: :func:`plan` finds the cuts that
@@ -29,16 +29,13 @@ to Keras by a decorated ``call``.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from functools import cache
-from importlib import import_module
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import tree
 
 from lib.checkpoints import (
     Cost,
@@ -54,6 +51,8 @@ from lib.checkpoints import (
     sqrt_cuts,
     units,
 )
+from lib.pure_call import PureCall
+from lib.replay import replay
 
 __all__ = [
     "Chain",
@@ -84,126 +83,7 @@ Shape = tuple[int | None, ...]
 _serializable = keras.saving.register_keras_serializable(package="proof_by_running")
 
 
-# --- one pure function ----------------------------------------------------------------------------------------
-
-
-def replay(
-    function: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]],
-    weights: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-) -> list[Tensor]:
-    """``function(weights, tensors)``, keeping nothing for its gradient but what it is given.
-
-    Args:
-        function: A pure function: of equal arguments it makes equal results, and reads nothing else that a
-            gradient should reach. It returns a list of tensors.
-        weights: Tensors that are there all the time, such as the values of variables.
-        tensors: Tensors of any dtype. The gradient reaches the floating ones, and the weights.
-
-    Returns:
-        The list of tensors that the function returns.
-
-    Raises:
-        NotImplementedError: The backend of Keras is not TensorFlow, JAX or torch.
-
-    Example:
-        >>> w, x = ops.ones((2, 2)), ops.ones((1, 2))
-        >>> [y] = replay(lambda weights, tensors: [ops.matmul(tensors[0], weights[0])], [w], [x])
-        >>> ops.convert_to_numpy(y).tolist()
-        [[2.0, 2.0]]
-    """
-    backend = keras.backend.backend()
-    if backend not in _REPLAYS:
-        raise NotImplementedError(f"recomputation needs TensorFlow, JAX or torch, the backend is {backend}")
-    return list(_REPLAYS[backend](function, list(weights), list(tensors)))
-
-
-def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    tf = import_module("tensorflow")
-    split = len(weights)
-    # An eager tape would keep all it sees. In a graph nothing is kept but what a gradient asks for.
-    unseen = tf.init_scope if tf.executing_eagerly() else nullcontext
-
-    @tf.custom_gradient
-    def run(*arguments: Tensor) -> tuple[list[Tensor], Callable]:
-        with unseen():
-            outputs = function(arguments[:split], arguments[split:])
-
-        def gradient(*upstream: Tensor) -> list[Tensor | None]:
-            again = _not_before(upstream, arguments[:split], arguments[split:])
-            floating = [i for i, x in enumerate(again) if x.dtype.is_floating]
-            with tf.GradientTape() as tape:
-                tape.watch([again[i] for i in floating])
-                results = function(again[:split], again[split:])
-            targets, upstream_of = zip(*_floating_pairs(results, upstream), strict=True)
-            found = tape.gradient(targets, [again[i] for i in floating], upstream_of)
-            gradients: list[Tensor | None] = [None] * len(again)
-            for i, one in zip(floating, _all_at_once(found), strict=True):
-                gradients[i] = one
-            return gradients
-
-        return outputs, gradient
-
-    return run(*map(tf.convert_to_tensor, [*weights, *tensors]))  # a variable may change before the second run
-
-
-def _floating_pairs(results: Sequence[Tensor], upstream: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(y, dy) for y, dy in zip(results, upstream, strict=True) if y.dtype.is_floating]
-
-
-def _not_before(upstream: Sequence[Tensor], weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The weights and tensors, but in a graph only after the gradient has arrived.
-
-    Else TensorFlow would compute everything again at the very start, and XLA would find that it has been computed
-    already; nothing would be saved. TensorFlow respects a control dependency, XLA respects data only. So a number
-    is added to each tensor that is never anything but 0, which no compiler can know.
-    """
-    tf = import_module("tensorflow")
-    if tf.executing_eagerly():
-        return [*weights, *tensors]
-    first = next(tf.reshape(dy, [-1])[:1] for dy in upstream if dy.dtype.is_floating)
-    never = tf.reduce_any(tf.math.is_nan(first) & tf.math.is_inf(first))
-    with tf.control_dependencies([never]):
-        late = [tf.identity(w) for w in weights]
-    return late + [tf.logical_or(x, never) if x.dtype.is_bool else x + tf.cast(never, x.dtype) for x in tensors]
-
-
-def _all_at_once(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The gradients, none of them before all are there.
-
-    Else the layers below would begin their own recomputation while that of this one is still held for the
-    gradients of its weights, and layer would pile on layer.
-    """
-    tf = import_module("tensorflow")
-    with tf.control_dependencies([one for one in gradients if one is not None]):
-        return [None if one is None else tf.identity(one) for one in gradients]
-
-
-def _replay_jax(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    _warn_if_undone()
-    return import_module("jax").checkpoint(function)(weights, tensors)
-
-
-@cache
-def _warn_if_undone() -> None:
-    if import_module("jax").default_backend() == "cpu":
-        warnings.warn(
-            "On a CPU, XLA merges the recomputation with the forward pass: results and gradients are right, but "
-            "no memory is saved",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def _replay_torch(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    checkpoint = import_module("torch.utils.checkpoint").checkpoint
-    return checkpoint(function, weights, tensors, use_reentrant=False, preserve_rng_state=False)
-
-
-_REPLAYS = {"tensorflow": _replay_tensorflow, "jax": _replay_jax, "torch": _replay_torch}
-
-
-# --- a layer as a pure function -------------------------------------------------------------------------------
+# --- one layer ------------------------------------------------------------------------------------------------
 
 
 def recompute(
@@ -228,7 +108,9 @@ def recompute(
     Raises:
         ValueError: ``function`` cannot be called, or ``layers`` are given beside a layer. When called: it reads or
             changes a Keras variable that belongs to none of its layers, so its second run would not be as its
-            first. This includes the seed of random numbers that are drawn without one.
+            first. This includes the seed of random numbers that are drawn without one. Numbers drawn from other
+            generators than those of Keras, as ``np.random``, cannot be seen: the second run draws other ones.
+        NotImplementedError: A second derivative is asked for on torch.
 
     Warns:
         RuntimeWarning: Once, on JAX on a CPU, where XLA undoes the saving.
@@ -255,15 +137,15 @@ class Recompute(keras.layers.Layer):
     """A layer that keeps its inputs only, see :func:`recompute`.
 
     Args:
-        layer: The layer that is recomputed; any arguments, any nested outputs. A mask must be passed as an
-            argument or be attached to the only input.
+        layer: The layer that is recomputed; any arguments, any nested outputs, masks that are arguments or
+            that Keras attaches to tensors.
         **kwargs: Arguments of every Keras layer.
     """
 
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         super().__init__(**{"dtype": layer.dtype_policy, **kwargs, "autocast": False})
         self.layer = layer
-        self.supports_masking = layer.supports_masking
+        self.supports_masking = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Builds the layer if needed, then :meth:`call`."""
@@ -280,36 +162,16 @@ class Recompute(keras.layers.Layer):
         """What the layer makes of these arguments."""
         if mask is not None and _takes(self.layer.call, "mask"):
             named["mask"] = mask
-        arguments = ((x, *others), named)
-        inputs, with_inputs = _opened(arguments)
-        weights, state = self.layer.trainable_variables, self.layer.non_trainable_variables
-        made: dict[str, Any] = {"old": {}}
-
-        def pure(weight_values: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-            positional, keywords = with_inputs(tensors[: len(inputs)])
-            before = [made["old"].get(i, value) for i, value in enumerate(tensors[len(inputs) :])]
-            with _OwnVariables(self.layer, [*weights, *state], [*weight_values, *before]) as scope:
-                before = [scope.get_current_value(variable) for variable in state]
-                results = self.layer(*positional, training=training, **keywords)
-                after = [scope.get_current_value(variable) for variable in state]
-            outputs, made["with outputs"] = _opened(results)
-            changed = [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if new is not old]
-            made["changed"], made["outputs"] = [state[i] for i in changed], len(outputs)
-            if keras.backend.backend() == "torch":  # where a variable changes in place
-                made["old"] = made["old"] or {i: ops.copy(before[i]) for i in changed}
-            return [*outputs, *(after[i] for i in changed), *tree.flatten(scope.losses)]
-
-        found = replay(pure, [v.value for v in weights], [*inputs, *(v.value for v in state)])
-        outputs, rest = found[: made["outputs"]], found[made["outputs"] :]
-        for variable, value in zip(made["changed"], rest, strict=False):
-            variable.assign(value)
-        for loss in rest[len(made["changed"]) :]:
+        call = PureCall(self.layer, training)
+        tensors = call.opened((x, *others), named)
+        outputs, losses = call.closed(replay(call, call.weights, tensors))
+        for loss in losses:
             self.add_loss(loss)
-        return made["with outputs"](outputs)
+        return outputs
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The mask that the layer hands on."""
-        return self.layer.compute_mask(inputs, previous_mask)
+        return self.layer.compute_mask(inputs, previous_mask) if self.layer.supports_masking else None
 
     def compute_output_shape(self, *shapes: Any, **named: Any) -> Any:
         """As the layer."""
@@ -327,33 +189,6 @@ class Recompute(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Recompute:
         """Returns the layer that has this configuration."""
         return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
-
-
-class _OwnVariables(keras.StatelessScope):
-    """Within it, a layer finds the given values in its variables, and no variable but its own."""
-
-    def __init__(self, layer: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence[Tensor]):
-        self._name, self._own = layer.name, {id(variable) for variable in variables}
-        super().__init__(list(zip(variables, values, strict=True)), collect_losses=True, initialize_variables=False)
-
-    def get_current_value(self, variable: keras.Variable) -> Tensor:
-        self._require_own(variable)
-        return super().get_current_value(variable)
-
-    def add_update(self, update: tuple[keras.Variable, Tensor]) -> None:
-        self._require_own(update[0])
-        super().add_update(update)
-
-    def _require_own(self, variable: keras.Variable) -> None:
-        if id(variable) in self._own:
-            return
-        advice = "name the layer it belongs to: recompute(function, layers=[...])"
-        if "seed_generator" in variable.path:
-            advice = "draw random numbers from a keras.random.SeedGenerator that is an attribute of a layer"
-        raise ValueError(
-            f"function: {self._name} uses the variable {variable.path!r}, which belongs to none of its layers, so "
-            f"it cannot be run again as it ran; {advice}"
-        )
 
 
 @_serializable
@@ -377,7 +212,7 @@ class Link(keras.layers.Layer):
     def __init__(self, function: Callable[..., Any], layers: Iterable[keras.layers.Layer] = (), **kwargs: Any):
         if not callable(function):
             raise ValueError(f"function must be a layer or a function, got {function!r}")
-        super().__init__(**{**kwargs, "autocast": False})
+        super().__init__(**{"autocast": False, **kwargs})
         self.function, self.layers = function, _checked(layers)
         self.supports_masking = True
 
@@ -471,7 +306,8 @@ def links(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
         pieces = layer.links() if hasattr(layer, "links") else [(layer, ())]
         for function, used in pieces:
             is_layer = isinstance(function, keras.layers.Layer)
-            found.append(function if is_layer else Link(function, used, name=function.__name__))
+            like = {"dtype": layer.dtype_policy, "autocast": layer.autocast}
+            found.append(function if is_layer else Link(function, used, name=function.__name__, **like))
     return found
 
 
@@ -491,6 +327,8 @@ class Segment(keras.layers.Layer):
     def __init__(self, layers: Iterable[keras.layers.Layer], **kwargs: Any):
         super().__init__(**{**kwargs, "autocast": False})
         self.layers = _checked(layers)
+        if not self.layers:
+            raise ValueError("layers must be one at least, got none")
         self.supports_masking = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -503,11 +341,10 @@ class Segment(keras.layers.Layer):
         self._build_from(keras.KerasTensor(x_shape, self.compute_dtype))
 
     def _build_from(self, x: Any) -> None:
-        if self.built:
-            return
-        x = tree.map_structure(_symbol, x)
-        for layer in self.layers:
-            x = layer(x)
+        if not self.built and not all(layer.built for layer in self.layers):
+            x = tree.map_structure(_symbol, x)
+            for layer in self.layers:
+                x = layer(x)
         self.built = True
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
@@ -558,9 +395,7 @@ class Chain(Segment):
     def _build_from(self, x: Any) -> None:
         if not self.built:
             super()._build_from(x)
-            pieces = links(self.layers)
-            self.cuts = self._cuts_of(pieces)
-            self.segments = self._cut(pieces)
+            self._cut(links(self.layers))
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
         """What the last layer makes of what the first makes of x."""
@@ -568,12 +403,15 @@ class Chain(Segment):
             x = segment(x, mask=mask, training=training)
         return x
 
-    def _cut(self, pieces: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    def _cut(self, pieces: list[keras.layers.Layer]) -> None:
+        self.cuts = self._cuts_of(pieces)
         kept = self._config["kept"] or [*[False] * (len(self.cuts) - 1), True]
         if len(kept) != len(self.cuts):
             raise ValueError(f"kept must have one value for each of {len(self.cuts)} segments, got {len(kept)}")
-        segments = (Segment(pieces[a:b]) for a, b in pairwise([*self.cuts, len(pieces)]))
-        return [one if stays else Recompute(one) for one, stays in zip(segments, kept, strict=True)]
+        segments = [Segment(pieces[a:b]) for a, b in pairwise([*self.cuts, len(pieces)])]
+        for segment in segments:
+            segment.built = True  # as all links are; a first call need not try them with symbols
+        self.segments = [one if stays else Recompute(one) for one, stays in zip(segments, kept, strict=True)]
 
     def _cuts_of(self, pieces: list[keras.layers.Layer]) -> tuple[int, ...]:
         segments, n = self._config["segments"], len(pieces)
@@ -599,23 +437,6 @@ class Chain(Segment):
 # --- arguments ------------------------------------------------------------------------------------------------
 
 
-def _opened(structure: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
-    """The tensors in a nested structure, and a function that puts other ones in their places."""
-    leaves = tree.flatten(structure)
-    places = [i for i, leaf in enumerate(leaves) if ops.is_tensor(leaf)]
-    # What is put back must not hold the tensors that are to be forgotten.
-    others = [None if i in places else leaf for i, leaf in enumerate(leaves)]
-    shape = tree.map_structure(lambda _: 0, structure)
-
-    def filled(tensors: Sequence[Tensor]) -> Any:
-        new = list(others)
-        for place, tensor in zip(places, tensors, strict=True):
-            new[place] = tensor
-        return tree.pack_sequence_as(shape, new)
-
-    return [leaves[i] for i in places], filled
-
-
 def _takes(function: Callable[..., Any], name: str) -> bool:
     return name in inspect.signature(function).parameters
 
@@ -638,4 +459,8 @@ def _symbol(value: Any) -> Any:
 def _build(layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> None:
     """Builds a layer by a call with symbols, for which nothing is computed."""
     if not layer.built:
-        layer(*tree.map_structure(_symbol, args), **tree.map_structure(_symbol, kwargs))
+        # Not a plain call, which in Keras must return nothing but tensors.
+        called = SimpleNamespace(call=layer, name=layer.name)
+        keras.Operation.compute_output_spec(
+            called, *tree.map_structure(_symbol, args), **tree.map_structure(_symbol, kwargs)
+        )

@@ -1,0 +1,126 @@
+"""The records of chapter 8: ``python -m lib.experiments.recompute --scale cpu|gpu``.
+
+On a CPU, TensorFlow counts a block of memory up to twice if it recycles a larger one; torch counts to the byte.
+So where bytes are compared with a law, torch records: thin, frontier, depth and kept, by ``KERAS_BACKEND=torch
+python -m … --only thin``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from lib.experiments.attention.costs import one_thread
+from lib.experiments.recompute import batches, segments
+from lib.workbench import records
+
+CHAPTER = "08-recompute"
+
+#: The encoder that is cut, and the thin chain.
+ENCODER = {
+    "cpu": {"layers": 12, "hidden": 256, "heads": 4, "time": 256, "batch": 8},
+    "gpu": {"layers": 12, "hidden": 768, "heads": 12, "time": 512, "batch": 32},
+}
+THIN = {
+    "cpu": {"layers": 48, "units": 256, "batch": 4096},
+    "gpu": {"layers": 48, "units": 2048, "batch": 65536},
+}
+
+#: The encoder of which all 2048 segmentations are tried.
+SMALL = {
+    "cpu": {"layers": 12, "hidden": 64, "heads": 4, "time": 128, "batch": 4},
+    "gpu": {"layers": 12, "hidden": 512, "heads": 8, "time": 512, "batch": 16},
+}
+
+#: 48 equal layers in segments that get shorter by a layer.
+SHRINKING = "0-9-18-26-33-39-44"
+
+
+def _sweep(name: str, function: Callable, cases: Sequence[dict], scale: str) -> records.Record:
+    """A sweep on one thread, named after the backend if it is not TensorFlow."""
+    if scale == "cpu":
+        one_thread()
+    backend, called, command = keras.backend.backend(), name, None
+    if backend != "tensorflow" and scale == "cpu":
+        called = f"{name}-{backend}"
+        command = f"KERAS_BACKEND={backend} python -m lib.experiments.recompute --scale {scale} --only {name}"
+    return records.sweep(CHAPTER, called, function, cases, scale=scale, command=command)
+
+
+def _segments(scale: str) -> records.Record:
+    """Memory and time of many ways to cut the encoder."""
+    plain = ("none", "layers", "norms")
+    others = ("whole", *map(str, range(2, 12)), "twice", "nested")
+    cases = [
+        {"kind": "encoder", "way": way, "dropout": dropout, **ENCODER[scale]}
+        for dropout, ways in ((0.0, (*plain, *others)), (0.1, plain))
+        for way in ways
+    ]
+    return _sweep("segments", segments.segments, cases, scale)
+
+
+def _thin(scale: str) -> records.Record:
+    """Memory and time of many ways to cut the thin chain."""
+    ways = ("none", "whole", "operations", *map(str, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 48)), SHRINKING)
+    return _sweep("thin", segments.segments, [{"kind": "thin", "way": way, **THIN[scale]} for way in ways], scale)
+
+
+def _frontier(scale: str) -> records.Record:
+    """All segmentations of a small encoder, in an order without order, so that a slow hour hits all alike."""
+    every = segments.all_cuts(SMALL[scale]["layers"])
+    cases = [{"cuts": every[i], **SMALL[scale]} for i in np.random.default_rng(0).permutation(len(every))]
+    return _sweep("frontier", segments.frontier, cases, scale)
+
+
+def _depth(scale: str) -> records.Record:
+    """Memory against the number of layers."""
+    sizes = {key: value for key, value in ENCODER[scale].items() if key != "layers"} | {"batch": 2}
+    cases = [
+        {"kind": "encoder", "way": way, "rounds": 0, "layers": layers, **sizes}
+        for layers in (3, 6, 12, 24, 48)
+        for way in ("none", "layers", "norms", "sqrt")
+    ]
+    return _sweep("depth", segments.segments, cases, scale)
+
+
+def _kept(scale: str) -> records.Record:
+    """Bytes that a layer keeps, against the number of tokens and heads."""
+    hidden, batch = {"cpu": (256, 2), "gpu": (768, 8)}[scale]
+    cases = [
+        {"time": time, "heads": heads, "hidden": hidden, "batch": batch, "dropout": dropout}
+        for dropout in (0.1, 0.0)
+        for heads in (4, 8)
+        for time in (64, 128, 256, 512)
+    ]
+    return _sweep("kept", segments.kept_by_a_layer, cases, scale)
+
+
+def _batches(scale: str) -> records.Record:
+    """The largest batch and the time of a sample."""
+    sizes = {key: ENCODER[scale][key] for key in ("layers", "hidden", "heads")}
+    budget = {"cpu": 2**29, "gpu": None}[scale]
+    cases = [
+        {"way": way, "budget": budget, "time": time, **sizes}
+        for time in (128, 512)
+        for way in ("none", "layers", "norms")
+    ]
+    return _sweep("batches", batches.batches, cases, scale)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        records.main(
+            CHAPTER,
+            {
+                "segments": _segments,
+                "thin": _thin,
+                "frontier": _frontier,
+                "depth": _depth,
+                "kept": _kept,
+                "batches": _batches,
+            },
+        )
+    )

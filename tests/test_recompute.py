@@ -1,0 +1,673 @@
+"""Truths about ``lib.recompute``, on whichever backend KERAS_BACKEND names."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import import_module
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops, tree
+
+from lib.bert import Block, Encoder, SelfAttention
+from lib.recompute import (
+    Chain,
+    Link,
+    Plan,
+    Recompute,
+    Segment,
+    checkpoint_sequence,
+    links,
+    recompute,
+    sqrt_cuts,
+)
+from lib.workbench.measure import UnmeasurableError, peak_memory
+
+pytestmark = [
+    pytest.mark.backends,
+    pytest.mark.usefixtures("quick_to_compile"),
+    pytest.mark.filterwarnings("ignore:On a CPU, XLA merges:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning"),
+]
+
+BACKEND = keras.backend.backend()
+MODES = {"tensorflow": ["eager", "graph", "xla"], "jax": ["eager", "jit"], "torch": ["eager"]}[BACKEND]
+serializable = keras.saving.register_keras_serializable(package="test_recompute")
+
+
+def array(x):
+    return ops.convert_to_numpy(ops.cast(x, "float32") if "float" in str(x.dtype) else x)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+# --- a gradient on each backend ---------------------------------------------------------------------------------
+
+
+def weighted(outputs):
+    """A sum in which no entry of any floating output counts as much as another."""
+    floating = [
+        y for y in tree.flatten(outputs) if ops.is_tensor(y) and "float" in keras.backend.standardize_dtype(y.dtype)
+    ]
+    return sum(
+        ops.sum(ops.cast(y, "float32") * ops.reshape(ops.cos(ops.arange(y_size(y), dtype="float32")), y.shape))
+        for y in floating
+    )
+
+
+def y_size(y):
+    return int(np.prod(y.shape))
+
+
+def differentiated(layer, *inputs, **options):
+    """The outputs, and the gradients of their weighted sum: of the floating inputs, then of the weights.
+
+    As a step of training would, it moves the state of the layer on.
+    """
+    return step_of(layer, *inputs, **options)()
+
+
+def step_of(layer, *inputs, mode=MODES[0], function=None, **named):
+    """Such a step, which is compiled once and taken at each call."""
+    function = function or layer
+    tensors = [ops.convert_to_tensor(x) for x in inputs]
+    floating = [i for i, x in enumerate(tensors) if "float" in keras.backend.standardize_dtype(x.dtype)]
+    weights, state = layer.trainable_variables, layer.non_trainable_variables
+
+    def at(values):
+        new = dict(zip(floating, values, strict=True))
+        return function(*(new.get(i, x) for i, x in enumerate(tensors)), **named)
+
+    gradient = GRADIENTS[BACKEND](at, weights, state, mode)
+    floats = [tensors[i] for i in floating]
+
+    def step():
+        outputs, gradients = gradient(floats)
+        pairs = zip(gradients, [*floats, *weights], strict=True)
+        return [array(y) for y in outputs], [np.zeros(x.shape) if g is None else array(g) for g, x in pairs]
+
+    return step
+
+
+def tensors_of(outputs):
+    return [y for y in tree.flatten(outputs) if ops.is_tensor(y)]
+
+
+def gradient_tensorflow(function, weights, _, mode):
+    tf = import_module("tensorflow")
+
+    def step(floats):
+        with tf.GradientTape() as tape:
+            tape.watch(floats)
+            outputs = function(floats)
+            total = weighted(outputs)
+        gradients = tape.gradient(total, [*floats, *(w.value for w in weights)])
+        return tensors_of(outputs), [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+    return step if mode == "eager" else tf.function(step, jit_compile=mode == "xla")
+
+
+def gradient_jax(function, weights, state, mode):
+    jax = import_module("jax")
+
+    def total(floats, weight_values, state_values):
+        values = zip([*weights, *state], [*weight_values, *state_values], strict=True)
+        with keras.StatelessScope(list(values)) as scope:
+            outputs = function(floats)
+            new = [scope.get_current_value(variable) for variable in state]
+            return weighted(outputs), (tensors_of(outputs), new)
+
+    gradient = jax.grad(total, argnums=(0, 1), has_aux=True)
+    if mode == "jit":
+        gradient = jax.jit(gradient)
+
+    def step(floats):
+        (first, second), (outputs, new) = gradient(floats, [w.value for w in weights], [s.value for s in state])
+        for variable, value in zip(state, new, strict=True):
+            variable.assign(value)
+        return outputs, [*first, *second]
+
+    return step
+
+
+def gradient_torch(function, weights, *_):
+    torch = import_module("torch")
+
+    def step(floats):
+        floats = [x.detach().requires_grad_() for x in floats]
+        outputs = function(floats)
+        sources = [*floats, *(w.value for w in weights)]
+        gradients = torch.autograd.grad(weighted(outputs), sources, allow_unused=True)
+        return [y.detach() for y in tensors_of(outputs)], gradients
+
+    return step
+
+
+GRADIENTS = {"tensorflow": gradient_tensorflow, "jax": gradient_jax, "torch": gradient_torch}
+
+
+# --- layers -----------------------------------------------------------------------------------------------------
+
+
+@serializable
+class Several(layers.Layer):
+    """Several inputs, nested outputs, an integer, a number and nothing among them."""
+
+    def build(self, *_):
+        self.weight = self.add_weight(shape=(4, 4), initializer="glorot_uniform")
+        self.built = True
+
+    def call(self, x, other, scale=1.0, more=None):
+        y = ops.tanh(ops.matmul(x, self.weight)) * scale
+        if more is not None:
+            y = y * more["a"] + more["b"][0]
+        return {"y": y, "pair": (ops.argmax(y, -1), None, [y * other, 3])}
+
+
+@serializable
+class Silent(layers.Layer):
+    """Drops out without a word about training."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout = layers.Dropout(0.5, seed=3, dtype=self.dtype_policy)
+
+    def build(self, *_):
+        self.dropout.build(None)
+
+    def call(self, x):
+        return ops.sin(self.dropout(x))
+
+
+def twins(make, *inputs, **named):
+    """Two equal layers of equal weights, far from their start."""
+    plain, other = make(), make()
+    for layer in (plain, other):
+        layer(*map(ops.convert_to_tensor, inputs), **named)
+    for i, variable in enumerate(plain.trainable_variables):
+        variable.assign(variable + 0.2 * normal(*variable.shape, seed=(7, i)))
+    for one, two in zip(other.variables, plain.variables, strict=True):
+        one.assign(two)
+    return plain, other
+
+
+def block(**options):
+    return Block(SelfAttention(2, dropout=0.3, seed=5, **options), 8, dropout=0.4, seed=6, **options)
+
+
+X, IDS = normal(2, 3, 4), np.array([[1, 2, 0], [3, 3, 1]], "int32")
+MASK = np.array([[True, True, False], [True, True, True]])
+TRAIN = {"training": True}
+CASES = {
+    "dense": (lambda: layers.Dense(3, activation="gelu"), [X], {}),
+    "block": (block, [X], {"mask": MASK, "training": True}),
+    "block at rest": (block, [X], {"mask": MASK, "training": False}),
+    "embedding": (lambda: layers.Embedding(5, 4), [IDS], {}),
+    "several": (
+        Several,
+        [X, normal(2, 3, 4, seed=1)],
+        {"more": {"a": normal(2, 3, 4, seed=2), "b": [normal(2, 3, 4)]}},
+    ),
+    "normalization": (lambda: layers.BatchNormalization(momentum=0.5), [X], TRAIN),
+    "silent": (Silent, [X], TRAIN),
+    "lstm": (
+        lambda: layers.LSTM(3, dropout=0.2, return_sequences=True, seed=1),
+        [X],
+        {"mask": MASK, "training": True},
+    ),
+}
+
+
+# They take long to compile and show nothing new; under XLA blocks are trained below.
+SLOW = {(case, "xla") for case in ("lstm", "block", "block at rest", "several")}
+SLOW |= {(case, "eager") for case in ("lstm", "block", "block at rest", "normalization") if BACKEND == "jax"}
+
+
+@pytest.mark.parametrize(("case", "mode"), [(c, m) for c in CASES for m in MODES if (c, m) not in SLOW])
+def test_values_gradients_and_state_are_those_of_the_layer(case, mode):
+    make, inputs, named = CASES[case]
+    plain, other = twins(make, *inputs, **named)
+    thrifty = recompute(other)
+    if case == "silent":  # it is told by the model around it
+        plain, thrifty = keras.Sequential([plain]), keras.Sequential([thrifty])
+    step_plain, step_thrifty = (step_of(layer, *inputs, mode=mode, **named) for layer in (plain, thrifty))
+    for _ in range(2):
+        (expected, expected_gradients), (outputs, gradients) = step_plain(), step_thrifty()
+        for one, two in zip(outputs + gradients, expected + expected_gradients, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+        for one, two in zip(other.variables, plain.variables, strict=True):
+            np.testing.assert_allclose(array(one), array(two), rtol=1e-6, atol=1e-6)
+
+
+# --- fit --------------------------------------------------------------------------------------------------------
+
+
+TARGETS = normal(2, 3, 4, seed=9)
+
+
+def fitted(model, x=IDS, y=TARGETS, jit="auto", epochs=3):
+    """The losses of some steps, and all variables after them."""
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit)
+    losses = model.fit(x, y, batch_size=2, epochs=epochs, shuffle=False, verbose=0).history["loss"]
+    return [losses, *(array(v) for v in model.variables if "optimizer" not in v.path)]
+
+
+def same(ones, others, **tolerance):
+    for one, other in zip(ones, others, strict=True):
+        np.testing.assert_allclose(one, other, **{"rtol": 2e-5, "atol": 1e-6, **tolerance})
+
+
+def table():
+    return layers.Embedding(5, 4, embeddings_initializer=keras.initializers.RandomNormal(seed=1), mask_zero=True)
+
+
+def dense(units=4, seed=2, **options):
+    return layers.Dense(units, kernel_initializer=keras.initializers.GlorotNormal(seed=seed), **options)
+
+
+def stack(wrap=lambda layer: layer, dtype=None):
+    """Every kind of layer that training treats in its own way."""
+    regularized = dense(activity_regularizer=None if dtype else "l2", kernel_regularizer="l2", dtype=dtype)
+    frozen = dense(seed=4, trainable=False, activation="gelu", dtype=dtype)
+    inside = keras.Sequential([regularized, layers.Dropout(0.4, seed=8, dtype=dtype), frozen])
+    norm = layers.BatchNormalization(momentum=0.5, dtype=dtype)
+    model = keras.Sequential([table(), *map(wrap, [inside, norm, dense(activation="tanh", dtype=dtype)])])
+    return model
+
+
+@cache
+def fitted_stack():
+    """Without recomputation."""
+    return fitted(stack(), jit=False if BACKEND == "tensorflow" else "auto")
+
+
+@pytest.mark.parametrize("jit", ["auto", False] if BACKEND == "tensorflow" else ["auto"])
+def test_training_goes_as_without_recomputation(jit):
+    same(fitted(stack(recompute), jit=jit), fitted_stack())
+
+
+def test_training_goes_as_without_recomputation_in_mixed_precision():
+    plain, thrifty = (fitted(stack(wrap, dtype="mixed_bfloat16")) for wrap in (lambda layer: layer, recompute))
+    same(thrifty, plain, rtol=1e-2, atol=1e-2)
+
+
+def test_recomputation_can_be_nested():
+    same(fitted(stack(lambda layer: recompute(recompute(layer)))), fitted_stack())
+
+
+def encoder(how=None, kept=None):
+    """A small encoder with dropout, whose blocks are a chain cut in a way."""
+    keras.utils.set_random_seed(0)
+    bert = Encoder.from_sizes(vocabulary=5, hidden=4, layers=2, heads=2, inner=8, positions=8, dropout=0.3, seed=1)
+    bert.build((None, 3))
+    if how is None:
+        return bert
+    return Encoder(bert.embeddings, [checkpoint_sequence(bert.blocks, how, kept)])
+
+
+def test_an_encoder_trains_as_without_recomputation():
+    same(fitted(encoder([0, 3], [True, False])), fitted(encoder()))
+
+
+# --- dropout ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, None])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_gradient_of_dropout_is_that_of_its_mask(mode, seed):
+    """The standing test: of y = f(x), dropout only, dy/dx = y/x; and the next mask is another one."""
+    keras.utils.set_random_seed(0)
+    thrifty = recompute(layers.Dropout(0.5, seed=seed))  # without a seed, torch has one of its own
+    x = 1 + np.abs(normal(8, 8))
+    weights = np.cos(np.arange(x.size)).reshape(x.shape)
+    step, masks = step_of(thrifty, x, mode=mode, training=True), []
+    for _ in range(2):
+        [y], [gradient] = step()
+        np.testing.assert_allclose(gradient, weights * y / x, rtol=1e-5, atol=1e-6)
+        masks.append(y != 0)
+    assert np.any(masks[0] != masks[1])
+    assert 0.2 < np.mean(masks) < 0.8
+    np.testing.assert_array_equal(array(thrifty(x, training=False)), x)
+    np.testing.assert_array_equal(array(thrifty(x)), x)
+
+
+def test_a_function_that_says_nothing_of_training_drops_out_in_training_only():
+    dropout = layers.Dropout(0.5, seed=1)
+    thrifty = recompute(lambda x: 2 * dropout(x), layers=[dropout])
+    model = keras.Sequential([thrifty])
+    x = np.ones((4, 8), "float32")
+    weights = np.cos(np.arange(x.size)).reshape(x.shape)
+    [y], [gradient] = differentiated(model, x, training=True)
+    assert set(np.unique(y)) == {0, 4}
+    np.testing.assert_allclose(gradient, weights * y, rtol=1e-6)
+    np.testing.assert_array_equal(array(model(x, training=False)), 2 * x)
+
+
+def test_a_function_that_asks_is_told_of_training_and_of_the_mask():
+    def function(x, mask=None, training=None):
+        return x * ops.cast(mask, x.dtype)[:, :, None] * (3 if training else 2)
+
+    thrifty = recompute(function)
+    for training, factor in [(True, 3), (False, 2)]:
+        [y], [gradient] = differentiated(thrifty, X, mask=MASK, training=training)
+        np.testing.assert_allclose(y, X * MASK[:, :, None] * factor, rtol=1e-6)
+        assert np.all(gradient[0, 2] == 0)
+        assert np.any(gradient[0, 1] != 0)
+
+
+def test_a_recurrent_layer_forgets_the_masks_of_its_dropout():
+    # Keras keeps them in the layer for one call; if a second run left them there, the next step would find them.
+    kind = layers.SimpleRNN
+    plain, other = twins(lambda: kind(3, dropout=0.5, recurrent_dropout=0.5, seed=1), X, training=True)
+    steps = [step_of(layer, X, training=True) for layer in (recompute(keras.Sequential([other])), plain)]
+    for _ in range(3):
+        same(*(step()[0] for step in steps))
+
+
+# --- precision --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
+def test_other_precisions_are_kept(dtype):
+    for make in (lambda: block(dtype=dtype), lambda: layers.BatchNormalization(dtype=dtype)):
+        plain, other = twins(make, X)
+        thrifty = recompute(other)
+        assert thrifty(X).dtype == plain(X).dtype
+        assert thrifty.compute_dtype == plain.compute_dtype == dtype.removeprefix("mixed_")
+        results = [differentiated(layer, X, training=True) for layer in (thrifty, plain)]
+        same(*([*outputs, *gradients] for outputs, gradients in results), rtol=2e-2, atol=2e-2)
+        same(*([array(v) for v in layer.variables] for layer in (thrifty, plain)), rtol=1e-3)
+
+
+def test_a_chain_of_blocks_in_mixed_precision_takes_what_the_blocks_take():
+    blocks = [block(dtype="mixed_float16") for _ in range(2)]
+    chain = checkpoint_sequence(blocks, "norms")
+    y = chain(X, mask=MASK)
+    expected = blocks[1](blocks[0](X, mask=MASK), mask=MASK)
+    assert y.dtype == expected.dtype
+    np.testing.assert_allclose(array(y), array(expected), atol=2e-3)
+
+
+# --- structures -------------------------------------------------------------------------------------------------
+
+
+def test_gradients_of_several_calls_add_up():
+    plain, other = twins(lambda: dense(activation="tanh"), X)
+    thrifty = recompute(other)
+    twice = [differentiated(layer, X, function=lambda x, f=layer: f(f(x))) for layer in (thrifty, plain)]
+    same(*([*outputs, *gradients] for outputs, gradients in twice))
+
+
+def test_it_stands_in_a_functional_model():
+    x = keras.Input((None, 4))
+    shared = recompute(dense(activation="tanh"))
+    y = shared(shared(x))
+    z = recompute(lambda a, b: {"sum": a + b, "wide": ops.concatenate([a, b], -1)})(y, x)
+    model = keras.Model(x, z)
+    assert (z["sum"].shape, z["wide"].shape) == ((None, None, 4), (None, None, 8))
+    expected = array(shared.layer(shared.layer(X))) + X
+    np.testing.assert_allclose(array(model(X)["sum"]), expected, rtol=1e-5, atol=1e-6)
+    assert len(model.trainable_variables) == 2
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
+def test_it_can_be_built_within_a_function_that_tensorflow_rewrites():
+    tf = import_module("tensorflow")
+    chain = checkpoint_sequence([dense(4), dense(4)], [0, 1])
+    np.testing.assert_allclose(tf.function(lambda x: chain(x))(X), array(chain(X)), rtol=1e-5)
+
+
+def test_it_is_built_by_a_shape_or_by_its_first_call():
+    for thrifty in (recompute(dense(5)), recompute(block()), checkpoint_sequence([dense(4), block()])):
+        thrifty.build((None, 3, 4))
+        assert thrifty.built
+        assert thrifty(X).shape[:2] == (2, 3)
+    inner = dense()
+    thrifty = recompute(lambda x: inner(x) + x, layers=[inner])
+    thrifty(X)
+    assert inner.built
+    assert len(thrifty.trainable_variables) == 2
+
+
+# --- masks ------------------------------------------------------------------------------------------------------
+
+
+class Spy(layers.Layer):
+    """Shows which mask has come."""
+
+    def call(self, _, mask=None):
+        return ops.zeros(()) if mask is None else ops.cast(mask, "float32")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [dense, block, lambda: keras.Sequential([dense(), block()]), lambda: layers.LSTM(4, return_sequences=True)],
+    ids=["dense", "block", "model", "lstm"],
+)
+def test_attached_masks_are_used_and_handed_on(make):
+    words, (plain, other) = table(), twins(make, X)
+    tail = Spy()
+
+    def seen(layer):
+        vectors = layer(words(ops.convert_to_tensor(IDS)))
+        return array(vectors), array(tail(vectors))
+
+    (y, mask), (expected, expected_mask) = seen(recompute(other)), seen(plain)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mask, expected_mask)
+    np.testing.assert_array_equal(mask, IDS != 0)
+
+
+def test_a_layer_that_ends_the_mask_ends_it():
+    vectors = recompute(layers.LSTM(4))(table()(ops.convert_to_tensor(IDS)))
+    assert array(Spy()(vectors)).shape == ()
+
+
+# --- losses and frozen weights ----------------------------------------------------------------------------------
+
+
+class Adding(layers.Layer):
+    """Adds a loss, and has a regularized weight."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1],), initializer="ones", regularizer="l2")
+
+    def call(self, x):
+        self.add_loss(ops.mean(ops.square(x * self.kernel)))
+        return x
+
+
+def test_losses_within_are_counted_once_and_reach_the_weights():
+    for wrap in (lambda layer: layer, recompute, lambda layer: recompute(recompute(layer))):
+        model = keras.Sequential([wrap(Adding()), wrap(dense(activity_regularizer="l1"))])
+        model(X)
+        assert len(model.losses) == 3
+        results = fitted(model, X, X, epochs=2)
+        expected = results if wrap(model) is model else expected  # noqa: F821
+        same(results, expected)
+
+
+def test_frozen_weights_stay_and_are_not_differentiated():
+    inner = dense()
+    thrifty = recompute(inner)
+    thrifty(X)
+    thrifty.trainable = False
+    assert thrifty.trainable_variables == []
+    _, gradients = differentiated(thrifty, X)
+    assert len(gradients) == 1
+    np.testing.assert_allclose(gradients[0], differentiated(inner, X)[1][0], rtol=1e-5, atol=1e-6)
+    before = array(inner.kernel)
+    fitted(keras.Sequential([dense(seed=7), thrifty]), X, X)
+    np.testing.assert_array_equal(array(inner.kernel), before)
+
+
+# --- chains -----------------------------------------------------------------------------------------------------
+
+
+WAYS = {
+    "layers": ("layers", None, (0, 1, 5, 9)),
+    "norms": ("norms", None, (0, 2, 4, 6, 8)),
+    "sqrt": ("sqrt", None, sqrt_cuts(10)),
+    "number": (2, None, (0, 5)),
+    "list": ([0, 3, 4], [True, False, False], (0, 3, 4)),
+    "plan": (Plan((0, 9), (False, False), 0, 0.0), None, (0, 9)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_chain_is_its_layers_wherever_it_is_cut(way):
+    segments, kept, cuts = WAYS[way]
+    stack = [dense(), block(), block(), dense(3)]
+    chain = checkpoint_sequence(stack, segments, kept)
+    plain = Segment(stack)
+    chain(X), plain(X)
+    results = [differentiated(layer, X, mask=MASK, training=False) for layer in (chain, plain)]
+    assert chain.cuts == cuts
+    same(*([*outputs, *gradients] for outputs, gradients in results))
+    recomputed = [isinstance(segment, Recompute) for segment in chain.segments]
+    if way == "plan":
+        kept = [False, False]
+    assert recomputed == [not one for one in kept or [*[False] * (len(cuts) - 1), True]]
+
+
+FACTORIES = [
+    lambda: dense(activation="tanh"),
+    lambda: layers.LayerNormalization(),
+    lambda: layers.Dropout(0.3, seed=4),
+    lambda: layers.BatchNormalization(),
+    block,
+]
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_any_chain_cut_anywhere_is_the_chain(data):
+    chosen = data.draw(st.lists(st.sampled_from(FACTORIES), min_size=1, max_size=4))
+    plain, other = twins(lambda: Segment([make() for make in chosen]), X)
+    n = len(links(other.layers))
+    cuts = sorted({0, *data.draw(st.sets(st.integers(0, n - 1)))})
+    kept = data.draw(st.lists(st.booleans(), min_size=len(cuts), max_size=len(cuts)))
+    chain = checkpoint_sequence(other.layers, cuts, kept)
+    for _ in range(2):
+        results = [differentiated(layer, X, mask=MASK, training=True) for layer in (chain, plain)]
+        same(*([*outputs, *gradients] for outputs, gradients in results), rtol=2e-4, atol=2e-5)
+    same(*([array(v) for one in own for v in one.variables] for own in (other.layers, plain.layers)))
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable(package="test_recompute")
+def doubled_sine(x):
+    return 2 * ops.sin(x)
+
+
+@pytest.mark.parametrize("way", ["norms", "number", "list"])
+def test_a_model_is_saved_and_loaded(way, tmp_path):
+    chain = checkpoint_sequence([dense(), block(), block(), dense(3)], *WAYS[way][:2])
+    model = keras.Sequential([keras.Input((3, 4)), recompute(doubled_sine), recompute(dense()), chain])
+    expected = array(model(X))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(array(loaded(X)), expected, rtol=1e-6)
+    assert loaded.layers[-1].cuts == chain.cuts
+    assert json.dumps(loaded.get_config()) == json.dumps(model.get_config())
+    model.save_weights(tmp_path / "model.weights.h5")
+    for weight in loaded.weights:
+        weight.assign(0 * weight)
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(array(loaded(X)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [recompute(dense()), recompute(doubled_sine), Link(doubled_sine), Segment([dense()]), Chain([dense()], 1)]
+    + [checkpoint_sequence([dense()], *WAYS[way][:2]) for way in WAYS],
+)
+def test_the_configuration_rebuilds_the_layer(layer):
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_chain_holds_its_boundaries_and_one_segment(mode):
+    if BACKEND == "jax" or mode == "xla":
+        pytest.skip("the memory of a process cannot be told within it")
+    rows, units = 16384, 32  # an output is 2 MiB, all weights together are less than a tenth of that
+    x = ops.convert_to_tensor(normal(rows, units))
+
+    def peak(wrap):
+        """In units of an output."""
+        chain = wrap([layers.Dense(units, "relu") for _ in range(16)])
+        chain.build((None, units))
+        return peak_memory(gradient_step(chain, mode), x).bytes / (4 * rows * units)
+
+    try:
+        plain = peak(Segment)
+    except UnmeasurableError as error:
+        pytest.skip(str(error))
+    # Each layer needs its output alone. The input of the first is held anyway.
+    assert plain > 16
+    # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way.
+    assert peak(lambda layers: checkpoint_sequence(layers, 4)) < 3 + 4 + 3 + 0.1
+
+
+def gradient_step(chain, mode):
+    """The gradients of a sum, of the input and of the weights."""
+    weights = [w.value for w in chain.trainable_variables]
+    if BACKEND == "torch":
+        torch = import_module("torch")
+
+        def step(x):
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(ops.sum(chain(x)), [x, *weights])
+
+        return step
+    tf = import_module("tensorflow")
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = ops.sum(chain(x))
+        return tape.gradient(total, [x, *weights])
+
+    return tf.function(step) if mode == "graph" else step
+
+
+# --- errors and warnings ----------------------------------------------------------------------------------------
+
+
+BUILT = dense()
+BUILT.build((None, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: recompute(lambda x: BUILT(x))(X), "kernel.* belongs to none of its layers.*layers="),
+        (lambda: recompute(3), "function must be a layer or a function, got 3"),
+        (lambda: recompute(dense(), layers=[dense()]), "layers must be empty beside a layer"),
+        (lambda: recompute(doubled_sine, layers=["x"]), r"layers\[0\] must be a Keras layer, got 'x'"),
+        (lambda: checkpoint_sequence([3]), r"layers\[0\] must be a Keras layer, got 3"),
+        (lambda: checkpoint_sequence([]), "layers must be one at least"),
+        (lambda: checkpoint_sequence([dense()], "halves"), "segments must be 'layers', 'norms'"),
+        (lambda: checkpoint_sequence([dense()], 2)(X), "segments must be an integer, 1 to 1, got 2"),
+        (lambda: checkpoint_sequence([dense()], [1])(X), "segments must be increasing"),
+        (lambda: checkpoint_sequence([dense()], [0, 1])(X), "segments must be increasing"),
+        (lambda: checkpoint_sequence([dense()], [])(X), "segments must be increasing"),
+        (lambda: checkpoint_sequence([dense()], 1, [True, False])(X), "kept must have one value for each of 1"),
+        (lambda: links([block()]), "must be built"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
