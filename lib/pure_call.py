@@ -5,8 +5,9 @@ has attached to tensors, and whether the model is in training. And it does more 
 adds to the losses. :class:`PureCall` takes all of that as arguments and results::
 
     call = PureCall(layer, training=True)
-    tensors = call.opened(args, kwargs)                      arguments, masks and state, as a list
-    outputs, losses = call.closed(call(call.weights, tensors))    the new state is stored, once
+    tensors = call.opened(args, kwargs)       arguments, their masks, and the state
+    results = call(call.weights, tensors)     outputs, their masks, the new state, and losses; as often as you like
+    outputs, losses = call.closed(results)    stores the new state, once
 
 What is neither an argument nor a variable of the layer is refused.
 """

@@ -6,5 +6,6 @@
     :mod:`.batches`    the largest batch that fits into a budget, and the time of a sample
     :mod:`.drawings`   the figures
 
-``python -m lib.experiments.recompute --scale cpu`` records segments, frontier, depth, layer bytes and batches.
+``python -m lib.experiments.recompute --scale cpu`` records segments, race, thin, frontier, depth, kept, batches
+and pace.
 """

@@ -62,6 +62,16 @@ def _segments(scale: str) -> records.Record:
     return _sweep("segments", segments.segments, cases, scale)
 
 
+def _race(scale: str) -> records.Record:
+    """The two best of these ways once more, in many rounds: 24 give a narrow interval."""
+    cases = [
+        {"kind": "encoder", "way": way, "dropout": dropout, "rounds": 24, **ENCODER[scale]}
+        for dropout in (0.0, 0.1)
+        for way in ("norms", "layers")
+    ]
+    return _sweep("race", segments.segments, cases, scale)
+
+
 def _thin(scale: str) -> records.Record:
     """Memory and time of many ways to cut the thin chain."""
     ways = ("none", "whole", "operations", *map(str, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 48)), SHRINKING)
@@ -98,16 +108,31 @@ def _kept(scale: str) -> records.Record:
     return _sweep("kept", segments.kept_by_a_layer, cases, scale)
 
 
+def _sizes(scale: str) -> dict:
+    return {key: ENCODER[scale][key] for key in ("layers", "hidden", "heads")}
+
+
 def _batches(scale: str) -> records.Record:
-    """The largest batch and the time of a sample."""
-    sizes = {key: ENCODER[scale][key] for key in ("layers", "hidden", "heads")}
+    """The largest batch."""
     budget = {"cpu": 2**29, "gpu": None}[scale]
     cases = [
-        {"way": way, "budget": budget, "time": time, **sizes}
+        {"way": way, "budget": budget, "time": time, **_sizes(scale)}
         for time in (128, 512)
         for way in ("none", "layers", "norms")
     ]
     return _sweep("batches", batches.batches, cases, scale)
+
+
+def _pace(scale: str) -> records.Record:
+    """The time of a sample in the largest batches, and in batches that are as large as without recomputation."""
+    found = records.load(CHAPTER, "batches", scale) or _batches(scale)
+    fits = {row["way"]: row["batch"] for row in found.where(time=128)}
+    cases = [
+        {"way": way, "batch": batch, "plain_batch": fits["none"], "time": 128, **_sizes(scale)}
+        for way in ("layers", "norms")
+        for batch in (fits["none"], 3 * fits["none"], fits[way])
+    ]
+    return _sweep("pace", batches.pace, cases, scale)
 
 
 if __name__ == "__main__":
@@ -116,11 +141,13 @@ if __name__ == "__main__":
             CHAPTER,
             {
                 "segments": _segments,
+                "race": _race,
                 "thin": _thin,
                 "frontier": _frontier,
                 "depth": _depth,
                 "kept": _kept,
                 "batches": _batches,
+                "pace": _pace,
             },
         )
     )

@@ -136,27 +136,30 @@ def ways(record: Record, dropout: float = 0.0) -> None:
     _label(record)
 
 
-def frontier(record: Record, plans: Sequence[Plan], seconds: tuple[float, float]) -> None:
-    """All measured segmentations of an encoder, and the best ones by forecast.
+def frontier(record: Record, plans: Sequence[Plan], seed: int = 0) -> None:
+    """All measured segmentations of an encoder and the best ones by forecast, and the time of a step.
 
     Args:
         record: of ``segments.frontier``.
-        plans: the forecast frontier.
-        seconds: of a step in which nothing is recomputed, and of one unit of the plans' seconds.
+        plans: the forecast frontier, with a block as the unit of time.
+        seed: of the jitter by which dots in one place are told apart.
     """
-    _, ax = plt.subplots(figsize=(7, 4.2))
-    held = [row["bytes"] / MIB for row in record.rows]
-    taken = [row["seconds"] for row in record.rows]
-    count = [row["cuts"].count("-") + 1 for row in record.rows]
-    dots = ax.scatter(held, taken, c=count, s=5, alpha=0.7, linewidths=0)
-    base, unit = seconds
-    ax.plot(
-        [plan.peak / MIB for plan in plans], [base + unit * plan.seconds for plan in plans], "C3.-", lw=1,
-        label="the optimum, by forecast",
-    )  # fmt: skip
-    ax.set(xlabel="MiB", ylabel="seconds a step", ylim=(0, float(np.quantile(taken, 0.995)) * 1.15))
-    plt.colorbar(dots, label="segments")
-    ax.legend(fontsize=8)
+    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
+    held = np.array([row["bytes"] / MIB for row in record.rows])
+    again = np.array([int(row["cuts"].split("-")[-1]) for row in record.rows])
+    jitter = np.random.default_rng(seed).uniform(-0.3, 0.3, len(again))
+    left.plot(held, again + jitter, ".", ms=2, alpha=0.5, label="measured")
+    steps = [plan.peak / MIB for plan in plans], [plan.seconds for plan in plans]
+    left.plot(*steps, "C1.-", lw=1, label="the optimum, by forecast")
+    left.set(xlabel="MiB", ylabel="blocks that run forward again")
+    left.legend(fontsize=8)
+    counts = np.unique(again)[1:]  # no block: one row only
+    times = [[row["seconds"] for row, n in zip(record.rows, again, strict=True) if n == count] for count in counts]
+    low, middle, high = (np.array([np.quantile(t, q) for t in times]) for q in (0.25, 0.5, 0.75))
+    right.fill_between(counts, low, high, alpha=0.25, lw=0, label="quartiles")
+    right.plot(counts, middle, ".-", label="median")
+    right.set(xlabel="blocks that run forward again", ylabel="seconds a step", ylim=(0, None))
+    right.legend(fontsize=8)
     _label(record)
 
 

@@ -200,29 +200,23 @@ def frontier(cuts: str, **sizes: Any) -> Row:
     return {"bytes": measure.peak_memory(timed_step).bytes, "seconds": min(seconds)}
 
 
-def cost_of_a_block(record: Record) -> tuple[Cost, tuple[float, float]]:
-    """What forecasts need, from a record of :func:`frontier`: the bytes counted by hand, the rest fitted.
+def cost_of_a_block(record: Record) -> Cost:
+    """What a forecast needs, from a record of :func:`frontier`: bytes counted by hand, and one number fitted.
 
     Returns:
-        The cost of a block in bytes and blocks: ``inner`` is that of ``formulas.layer_bytes`` in float32, and
-        ``working`` is what the network that is not cut holds beyond its forecast; ``seconds`` is 1. And the
-        seconds of a step in which nothing is recomputed, and those that a recomputed block adds, from a straight
-        line through all rows.
+        The cost of a block. ``inner`` is that of ``formulas.layer_bytes`` in float32; ``working`` is what the
+        network that is not cut holds beyond its forecast; ``seconds`` is 1.
 
     Example:
         >>> from lib.workbench.measure import Device
-        >>> sizes = {"layers": 2, "hidden": 8, "heads": 2, "time": 4, "batch": 2}
-        >>> rows = ({"cuts": "0", "bytes": 12000, "seconds": 3.0}, {"cuts": "0-1", "bytes": 7000, "seconds": 3.5})
-        >>> rows = tuple({**row, **sizes} for row in rows)
-        >>> cost_of_a_block(Record(Device("an abacus", "cpu", 1, None), {}, "2026-01-31", "", "cpu", rows))[0]
+        >>> row = {"cuts": "0", "bytes": 12000, "layers": 2, "hidden": 8, "heads": 2, "time": 4, "batch": 2}
+        >>> cost_of_a_block(Record(Device("an abacus", "cpu", 1, None), {}, "2026-01-31", "", "cpu", (row,)))
         Cost(boundary=256, inner=5376, working=992, seconds=1.0, tail=0.0)
     """
     row = next(row for row in record.rows if row["cuts"] == "0")
     boundary = 4 * row["batch"] * row["time"] * row["hidden"]
     inner = expected({"dropout": 0.1, **row}, mask=4)
-    again = [int(row["cuts"].split("-")[-1]) for row in record.rows]
-    slope, base = np.polyfit(again, [row["seconds"] for row in record.rows], 1)
-    return Cost(boundary, inner, row["bytes"] - row["layers"] * inner - boundary), (float(base), float(slope))
+    return Cost(boundary, inner, row["bytes"] - row["layers"] * inner - boundary)
 
 
 # --- the costs of links -----------------------------------------------------------------------------------
