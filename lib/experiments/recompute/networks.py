@@ -135,7 +135,8 @@ def _tensorflow_step(network: Segment, x: Tensor, mode: str) -> Callable[[], lis
 
     if mode == "eager":
         return lambda: step(x)
-    compiled = tf.function(step, jit_compile=mode == "XLA", autograph=False)
+    function = tf.function(step, jit_compile=mode == "XLA", autograph=False)
+    compiled = function.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))  # many are made, each for one shape
     return lambda: compiled(x)
 
 

@@ -273,7 +273,8 @@ def forward_pass(piece: keras.layers.Layer, x: Tensor) -> Callable[[], Tensor]:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        compiled = tf.function(lambda x: piece(x, training=True), autograph=False)
+        function = tf.function(lambda x: piece(x, training=True), autograph=False)
+        compiled = function.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))
         return lambda: compiled(x)
     if backend == "torch":
         import torch
