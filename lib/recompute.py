@@ -120,7 +120,7 @@ def recompute(
         >>> x = np.ones((2, 8), "float32")
         >>> dense = keras.layers.Dense(4, activation="gelu")
         >>> thrifty = recompute(dense)
-        >>> bool(ops.all(thrifty(x) == dense(x)))
+        >>> bool(keras.ops.all(thrifty(x) == dense(x)))
         True
         >>> tuple(recompute(lambda x: x + dense(x)[:, :1], layers=[dense])(x).shape)
         (2, 8)
@@ -205,7 +205,7 @@ class Link(keras.layers.Layer):
 
     Example:
         >>> dense = keras.layers.Dense(4)
-        >>> tuple(Link(lambda x: x + dense(x), [dense])(ops.ones((2, 4))).shape)
+        >>> tuple(Link(lambda x: x + dense(x), [dense])(keras.ops.ones((2, 4))).shape)
         (2, 4)
     """
 
@@ -279,7 +279,7 @@ def checkpoint_sequence(
     Example:
         >>> blocks = [keras.layers.Dense(4, activation="tanh") for _ in range(9)]
         >>> chain = checkpoint_sequence(blocks, "sqrt")
-        >>> tuple(chain(ops.ones((2, 4))).shape), chain.cuts
+        >>> tuple(chain(keras.ops.ones((2, 4))).shape), chain.cuts
         ((2, 4), (0, 3, 6))
     """
     if isinstance(segments, Plan):
@@ -320,7 +320,7 @@ class Segment(keras.layers.Layer):
         **kwargs: Arguments of every Keras layer.
 
     Example:
-        >>> tuple(Segment([keras.layers.Dense(3), keras.layers.Dense(5)])(ops.ones((2, 4))).shape)
+        >>> tuple(Segment([keras.layers.Dense(3), keras.layers.Dense(5)])(keras.ops.ones((2, 4))).shape)
         (2, 5)
     """
 

@@ -53,6 +53,7 @@ def replay(
         RuntimeWarning: Once, on JAX on a CPU, where XLA undoes the saving.
 
     Example:
+        >>> from keras import ops
         >>> w, x = ops.ones((2, 2)), ops.ones((1, 2))
         >>> [y] = replay(lambda weights, tensors: [ops.matmul(tensors[0], weights[0])], [w], [x])
         >>> ops.convert_to_numpy(y).tolist()

@@ -617,8 +617,10 @@ def test_a_chain_holds_its_boundaries_and_one_segment(mode):
         pytest.skip(str(error))
     # Each layer needs its output alone. The input of the first is held anyway.
     assert plain > 16
-    # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way.
-    assert peak(lambda layers: checkpoint_sequence(layers, 4)) < 3 + 4 + 3 + 0.1
+    # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way. torch counts to the byte;
+    # TensorFlow counts a recycled block in full, however little of it is used.
+    slack = 0.1 if BACKEND == "torch" else 1.0
+    assert peak(lambda layers: checkpoint_sequence(layers, 4)) < 3 + 4 + 3 + slack
 
 
 def gradient_step(chain, mode):

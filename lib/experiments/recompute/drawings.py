@@ -136,19 +136,18 @@ def ways(record: Record, dropout: float = 0.0) -> None:
     _label(record)
 
 
-def frontier(record: Record, plans: Sequence[Plan], seed: int = 0) -> None:
+def frontier(record: Record, plans: Sequence[Plan]) -> None:
     """All measured segmentations of an encoder and the best ones by forecast, and the time of a step.
 
     Args:
         record: of ``segments.frontier``.
         plans: the forecast frontier, with a block as the unit of time.
-        seed: of the jitter by which dots in one place are told apart.
     """
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
     held = np.array([row["bytes"] / MIB for row in record.rows])
     again = np.array([int(row["cuts"].split("-")[-1]) for row in record.rows])
-    jitter = np.random.default_rng(seed).uniform(-0.3, 0.3, len(again))
-    left.plot(held, again + jitter, ".", ms=2, alpha=0.5, label="measured")
+    seen = np.unique(np.column_stack([held.round(1), again]), axis=0)
+    left.plot(*seen.T, ".", ms=3, alpha=0.5, label="measured")
     steps = [plan.peak / MIB for plan in plans], [plan.seconds for plan in plans]
     left.plot(*steps, "C1.-", lw=1, label="the optimum, by forecast")
     left.set(xlabel="MiB", ylabel="blocks that run forward again")

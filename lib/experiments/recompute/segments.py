@@ -303,7 +303,7 @@ def kept_by_a_layer(kind: str = "encoder", **sizes: Any) -> Row:
         storage once, without the weights.
 
     Example:
-        >>> kept_by_a_layer("thin", units=512, batch=512)["bytes"] >= 2**20
+        >>> kept_by_a_layer("thin", units=128, batch=8192)["bytes"] >= 2**21
         True
     """
     two, four = (held_by("none", kind, layers=layers, **sizes) for layers in (2, 4))
