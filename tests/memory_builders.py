@@ -37,6 +37,36 @@ def chain(jit: bool = False):
     return functools.partial(product, x, w)
 
 
+def thin_chain(segments: int | None, mode: str):
+    """A builder whose function takes the gradients of a sum over 16 dense layers; an output is N x N/2, 2 MiB."""
+    import keras
+
+    from lib.recompute import Segment, checkpoint_sequence
+
+    layers = [keras.layers.Dense(32, "relu") for _ in range(16)]
+    network = checkpoint_sequence(layers, segments) if segments else Segment(layers)
+    x = keras.ops.ones((N * N // 64, 32))
+    network.build(x.shape)
+    weights = [weight.value for weight in network.trainable_variables]
+    if keras.config.backend() == "torch":
+        import torch
+
+        def step():
+            leaf = x.detach().requires_grad_()
+            return torch.autograd.grad(keras.ops.sum(network(leaf)), [leaf, *weights])
+
+        return step
+    import tensorflow as tf
+
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = keras.ops.sum(network(x))
+        return tape.gradient(total, [x, *weights])
+
+    return tf.function(step) if mode == "graph" else step
+
+
 def hungry():
     return lambda: np.zeros(2**50)
 

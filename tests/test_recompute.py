@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops, tree
+from memory_builders import SQUARE, thin_chain
 
 from lib.bert import Block, Encoder, SelfAttention
 from lib.recompute import (
@@ -25,7 +26,7 @@ from lib.recompute import (
     recompute,
     sqrt_cuts,
 )
-from lib.workbench.measure import UnmeasurableError, peak_memory
+from lib.workbench.measure import peak_memory_in_fresh_process
 
 pytestmark = [
     pytest.mark.backends,
@@ -601,48 +602,16 @@ def test_the_configuration_rebuilds_the_layer(layer):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_chain_holds_its_boundaries_and_one_segment(mode):
     if BACKEND == "jax" or mode == "xla":
-        pytest.skip("the memory of a process cannot be told within it")
-    rows, units = 16384, 32  # an output is 2 MiB, all weights together are less than a tenth of that
-    x = ops.convert_to_tensor(normal(rows, units))
-
-    def peak(wrap):
-        """In units of an output."""
-        chain = wrap([layers.Dense(units, "relu") for _ in range(16)])
-        chain.build((None, units))
-        return peak_memory(gradient_step(chain, mode), x).bytes / (4 * rows * units)
-
-    try:
-        plain = peak(Segment)
-    except UnmeasurableError as error:
-        pytest.skip(str(error))
+        pytest.skip("XLA orders and fuses by itself")
+    # In a fresh process TensorFlow's allocator has no larger blocks to recycle, which it would count in full.
+    plain, cut = (
+        peak_memory_in_fresh_process(thin_chain, segments=segments, mode=mode).bytes / (SQUARE // 2)
+        for segments in (None, 4)
+    )
     # Each layer needs its output alone. The input of the first is held anyway.
     assert plain > 16
-    # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way. torch counts to the byte;
-    # TensorFlow counts a recycled block in full, however little of it is used.
-    slack = 0.1 if BACKEND == "torch" else 1.0
-    assert peak(lambda layers: checkpoint_sequence(layers, 4)) < 3 + 4 + 3 + slack
-
-
-def gradient_step(chain, mode):
-    """The gradients of a sum, of the input and of the weights."""
-    weights = [w.value for w in chain.trainable_variables]
-    if BACKEND == "torch":
-        torch = import_module("torch")
-
-        def step(x):
-            x = x.detach().requires_grad_()
-            return torch.autograd.grad(ops.sum(chain(x)), [x, *weights])
-
-        return step
-    tf = import_module("tensorflow")
-
-    def step(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = ops.sum(chain(x))
-        return tape.gradient(total, [x, *weights])
-
-    return tf.function(step) if mode == "graph" else step
+    # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way.
+    assert cut < 3 + 4 + 3 + 0.1
 
 
 # --- errors and warnings ----------------------------------------------------------------------------------------

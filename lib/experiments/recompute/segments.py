@@ -225,9 +225,9 @@ def cost_of_a_block(record: Record) -> Cost:
 def costs_of(pieces: Sequence[keras.layers.Layer], x: Tensor, rounds: int = 8) -> list[Cost]:
     """The cost of each link of a chain, measured link by link.
 
-    A link is trained alone, once and as a chain of two of it. What the second adds to the peak is what it keeps,
-    ``inner``; what the peak has beyond that is ``working``. The time that recomputation adds to a step of the link
-    is ``seconds`` − ``tail``, and the forward pass alone takes ``seconds``.
+    A link is trained alone, and as a chain of three of it. Half of what the other two add to the peak is what it
+    keeps, ``inner``; what the peak of one has beyond that is ``working``. The time that recomputation adds to a
+    step of the link is ``seconds`` − ``tail``, and the forward pass alone takes ``seconds``.
 
     Args:
         pieces: built links whose output has the shape of their input; equal ones need not be given twice.
