@@ -1,0 +1,321 @@
+"""The roads of chapter 9 from MiniLM to a smaller network, what they cost, and what is known without running."""
+
+from functools import partialmethod
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import require
+from scipy.stats import linregress
+
+from lib.bert import Encoder
+from lib.experiments.theseus import answers, comparison, costs, drawings, formulas, reviews, roads
+from lib.theseus import curriculum
+from lib.workbench import corpora
+from lib.workbench.measure import Device, Estimate
+from lib.workbench.records import Record
+
+SIZES = {"vocabulary": 30, "hidden": 8, "layers": 6, "heads": 2, "inner": 16, "dropout": 0.1}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A corpus in which the first word tells the class, and an encoder of six narrow blocks for it."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 30, (96, 8)).astype("int32")
+    ids[rng.random((96, 8)) < 0.3] = 0
+    ids[:, 0] = rng.integers(1, 30, 96)
+    ids = np.sort(ids, axis=1)[:, ::-1]
+    part = reviews.Part(ids, (ids[:, 0] > 27).astype("int32"))
+    corpus = reviews.Reviews(part, part, part, np.arange(30))
+
+    def pretrained(seed):
+        keras.utils.set_random_seed(seed)
+        encoder = Encoder.from_sizes(**SIZES, seed=seed)
+        encoder.build((None, None))
+        first = Encoder(encoder.embeddings, [])
+        first.trainable = False
+        return first, encoder.blocks
+
+    for module in (reviews, roads):
+        monkeypatch.setattr(module, "reviews", lambda: corpus)
+    for name, value in {"HEADS": 2, "HIDDEN": 8, "INNER": 16}.items():
+        monkeypatch.setattr(reviews, name, value)
+    monkeypatch.setattr(roads, "pretrained", pretrained)
+    roads.predecessor.cache_clear()
+    # Tracing a network takes longer than the few steps here; the models are compiled in the modules under test.
+    monkeypatch.setattr(keras.Model, "compile", partialmethod(keras.Model.compile, run_eagerly=True))
+    yield corpus
+    roads.predecessor.cache_clear()
+
+
+# --- the reviews ------------------------------------------------------------------------------------------------
+
+
+def test_the_reviews_are_split_once_and_for_all():
+    try:
+        corpus = reviews.reviews()
+    except corpora.CorpusError as missing:
+        require(False, str(missing))
+    assert [len(part.labels) for part in corpus[:3]] == [5070, 1000, 4000]
+    assert [round(float(part.labels.mean()), 4) for part in corpus[:3]] == [0.4933, 0.499, 0.4988]
+    sentences = np.concatenate([part.ids for part in corpus[:3]])
+    assert sentences.max() < len(corpus.rows)
+    assert np.all(sentences[:, 0] == np.flatnonzero(corpus.rows == 101))  # each begins with [CLS]
+    assert corpus.rows[0] == 0
+
+
+def test_a_pass_takes_each_review_once_and_the_next_pass_in_another_order():
+    lengths = np.random.default_rng(1).integers(1, 33, 64)
+    ids = np.where(np.arange(32) < lengths[:, None], 1 + np.arange(64)[:, None], 0).astype("int32")
+    part = reviews.Part(ids, np.arange(64, dtype="int32"))
+    steps = [*reviews.batches(part, 4, seed=0)]
+    assert sorted(np.concatenate([y for _, y in steps[:2]]).tolist()) == [*range(64)]
+    assert sorted(np.concatenate([y for _, y in steps[2:]]).tolist()) == [*range(64)]
+    assert {*steps[0][1].tolist()} not in ({*steps[2][1].tolist()}, {*steps[3][1].tolist()})
+    for x, y in steps:
+        assert x.shape[1] % 8 == 0
+        assert np.all(x[:, 0] == 1 + y)
+        assert np.array_equal((x != 0).sum(axis=1), lengths[y])  # nothing but padding was cropped
+
+
+def test_targets_go_with_their_reviews():
+    part = reviews.Part(np.arange(1, 65, dtype="int32")[:, None], np.zeros(64, "int32"))
+    for x, y in reviews.batches(part, 3, seed=0, targets=2 * part.ids):
+        assert np.array_equal(2 * x[:, :1], y)
+
+
+def test_outputs_come_in_the_order_of_the_sentences(tiny):
+    first, blocks = roads.pretrained(0)
+    model = keras.Sequential([first, *blocks, *reviews.head(0)])
+    assert np.allclose(reviews.outputs(model, tiny.dev.ids), np.asarray(model(tiny.dev.ids)), atol=1e-5)
+
+
+def test_a_judgement_counts_and_weighs_the_right_class(tiny):
+    class Known(keras.layers.Layer):
+        def call(self, ids):
+            right = keras.ops.cast(ids[:, 0] > 27, "float32")
+            return keras.ops.stack([0 * right, keras.ops.log(9.0) * (2 * right - 1)], axis=1)
+
+    model = keras.Sequential([Known()])
+    teacher = reviews.outputs(model, tiny.test.ids)
+    row = reviews.judged(model, tiny.test, teacher)
+    assert row["accuracy"] == 1
+    assert row["loss"] == pytest.approx(-np.log(0.9), rel=1e-5)
+    assert row["kl"] == pytest.approx(0, abs=1e-7)
+    assert reviews.judged(model, tiny.test, -teacher)["kl"] == pytest.approx(0.8 * np.log(9), rel=1e-5)
+
+
+def test_linear_blocks_have_the_weights_of_the_softmax(tiny):  # noqa: ARG001
+    _, blocks = roads.pretrained(0)
+    for old, new in zip(blocks, reviews.linear_blocks(blocks), strict=True):
+        assert old.count_params() == new.count_params()
+        assert np.array_equal(old.attention.query.kernel, new.attention.query.kernel)
+        assert np.array_equal(old.norm.gamma, new.norm.gamma)
+
+
+# --- the roads --------------------------------------------------------------------------------------------------
+
+EVERY = [("fine-tuning", 3, "pretrained"), ("distillation", 2, "random"), ("best blocks", 3, "pretrained")]
+EVERY += [("curriculum", 3, "linear"), ("uniform", 2, "pretrained"), ("pruning", 6, "pretrained")]
+EVERY += [("8 bits", 6, "pretrained")]
+
+
+@pytest.mark.parametrize(("road", "blocks", "start"), EVERY)
+def test_each_road_ends_at_a_network_of_its_size(tiny, road, blocks, start):  # noqa: ARG001
+    row = roads.compress(0, road, blocks, start, steps=4, teacher_steps=4)
+    block = 4 * (8 * 8 + 8) + 2 * 8 * 16 + 16 + 8 + 4 * 8
+    assert row["weights"] == blocks * block + 8 * 2 + 2
+    assert 0 <= row["accuracy"] <= 1
+    assert row["kl"] >= 0
+    assert row["effort"] >= 0
+    assert ("before" in row) == (road in roads.SCHEDULES)
+
+
+def test_a_predecessor_is_trained_once_a_seed_and_left_as_it_is(tiny):
+    old = roads.predecessor(0, 4)
+    before = [weight.numpy() for block in old.blocks for weight in block.weights]
+    roads.compress(0, "curriculum", 3, "pretrained", steps=4, teacher_steps=4)
+    assert roads.predecessor(0, 4) is old
+    after = [weight.numpy() for block in old.blocks for weight in block.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert np.allclose(reviews.outputs(old.chain(old.blocks), tiny.test.ids), old.logits["test"], atol=1e-5)
+
+
+def test_half_of_each_pruned_matrix_is_zero(tiny):  # noqa: ARG001
+    row = roads.compress(0, "pruning", 6, "pretrained", steps=4, teacher_steps=4)
+    assert row["zeros"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_weight_of_eight_bits_is_off_by_half_a_unit_at_most(tiny):  # noqa: ARG001
+    old = roads.predecessor(0, 4)
+    model, _ = roads._eight_bits(roads.Task(old, old.blocks, 0, 0, 0.0, inside=False))
+    exact, rounded = (np.asarray(block.expand.kernel) for block in (old.blocks[0], model.layers[1]))
+    unit = np.abs(exact).max(axis=0) / 127
+    assert 0 < np.abs(exact - rounded).max() <= 0.5001 * unit.max()
+    assert len(np.unique(np.round(rounded / unit).astype(int))) <= 255
+
+
+def test_the_blocks_of_the_predecessor_can_replace_themselves(tiny):  # noqa: ARG001
+    old = roads.predecessor(0, 4)
+    three = [keras.Sequential(old.blocks[i : i + 2]) for i in (0, 2, 4)]
+    found = roads.looked_inside(old, three)
+    assert len(found["mixtures"]) == 8
+    assert len({*found["mixtures"].values()}) == 1
+    assert found["cka"] == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_best_blocks_are_the_best_on_the_dev_part(tiny):
+    old = roads.predecessor(0, 4)
+    row = roads.compress(0, "best blocks", 2, "pretrained", steps=4, teacher_steps=4)
+    right = {
+        (a, b): reviews.judged(old.chain([old.blocks[a], old.blocks[b]]), tiny.dev)["accuracy"]
+        for a in range(6)
+        for b in range(a + 1, 6)
+    }
+    assert right[tuple(row["chosen"])] == max(right.values()) == row["untrained_accuracy"]
+
+
+def test_effort_is_what_is_counted_pass_by_pass():
+    assert roads.effort_of_training(3, 7) == 7 * sum((1 + 2) for _ in range(3))
+    # With rate 1 the predecessor never runs; with rate 0 its two blocks run forwards and backwards each.
+    assert roads.effort_of_theseus(3, 100, rate=1.0) == roads.effort_of_training(3, 100)
+    assert roads.effort_of_theseus(3, 100, rate=0.0) == 75 * 3 * 2 * (1 + 1) + 25 * 3 * 3
+    assert roads.effort_of_theseus(2, 100, rate=0.5, both=True) == 75 * 2 * (3 + 3 * 2) + 25 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"road": "levitation"}, "road must be one of .*'fine-tuning'.*, got 'levitation'"),
+        ({"blocks": 4}, "blocks must divide 6, got 4"),
+        ({"start": "thin air"}, "start must be 'pretrained', 'random' or 'linear', got 'thin air'"),
+    ],
+)
+def test_what_cannot_be_is_refused(tiny, changed, message):  # noqa: ARG001
+    case = {"seed": 0, "road": "fine-tuning", "blocks": 3, "start": "pretrained", "steps": 2, "teacher_steps": 2}
+    with pytest.raises(ValueError, match=message):
+        roads.compress(**{**case, **changed})
+
+
+# --- costs and formulas ------------------------------------------------------------------------------------------
+
+
+def test_a_smaller_network_is_timed_against_the_large_one():
+    sizes = {"layers": 4, "small": 2, "hidden": 16, "heads": 2, "time": 8, "batch": 2, "rounds": 6}
+    for contestant, backward in (("small, alone", False), ("replacement", True)):
+        row = costs.costs(contestant, backward, **sizes)
+        assert 0 < row["low"] <= row["ratio"] <= row["high"]
+    with pytest.raises(ValueError, match=r"contestant must be one of .*, got 'none'"):
+        costs.costs("none", backward=True, **sizes)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
+def test_the_patterns_have_the_binomial_number_of_replaced_modules(p):
+    counts = np.zeros(5)
+    for gates, probability in formulas.patterns(4, p).items():
+        counts[sum(gates)] += probability
+    assert np.allclose(counts, formulas.replaced(4, p))
+    assert np.dot(counts, np.arange(5)) == pytest.approx(4 * p)
+
+
+@pytest.mark.parametrize(("optimizer", "power"), [("SGD", 1.0), ("Adam", 0.5)])
+def test_a_weight_moves_with_the_rate_or_its_root(optimizer, power):
+    rates = [0.1, 0.2, 0.4, 0.8]
+    line = linregress(np.log(rates), np.log(formulas.moved(optimizer, rates, steps=1500)))
+    assert line.slope == pytest.approx(power, abs=0.06)
+
+
+def test_gates_are_tossed_as_in_a_training():
+    assert formulas.tossed(0.0, steps=20, modules=2).sum() == 0
+    gates = formulas.tossed(curriculum(0.0, 1000), steps=1000, modules=4)
+    early, late = gates[:500].mean(), gates[500:].mean()
+    assert early == pytest.approx(0.25, abs=0.05)
+    assert late == pytest.approx(0.75, abs=0.05)
+
+
+# --- answers and figures -----------------------------------------------------------------------------------------
+
+
+def rows_of(correct, teacher=None, **more):
+    """Rows of a record whose networks are right as told; all labels are 1."""
+    teacher = np.ones_like(correct) if teacher is None else teacher
+    return [
+        {"seed": i, "predicted": comparison.pack(a), "teacher": comparison.pack(b), **more}
+        for i, (a, b) in enumerate(zip(correct, teacher, strict=True))
+    ]
+
+
+def test_differences_are_taken_on_the_seeds_that_both_have():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 3, 40)) < 0.7
+    labels = np.ones(40, int)
+    found = answers.difference(rows_of(a), rows_of(b)[:2], labels)
+    assert found.value == pytest.approx(a[:2].mean() - b[:2].mean())
+    assert answers.kept(rows_of(a, b), labels).value == pytest.approx(a.mean() / b.mean())
+    assert answers.agreement(rows_of(a, b), 40).value == pytest.approx(np.mean(a == b))
+    one_by_one = [comparison.mcnemar(x, y) for x, y in zip(a, b, strict=True)]
+    assert answers.p_values(rows_of(a), rows_of(b), labels) == one_by_one
+
+
+def test_a_seed_that_occurs_twice_is_refused():
+    rows = rows_of(np.ones((1, 8), int))
+    with pytest.raises(ValueError, match=r"rows must be one a seed, got those of the seeds \[0, 0\]"):
+        answers.right(rows * 2, np.ones(8))
+
+
+def test_the_losses_of_mixtures_are_those_of_the_mean_over_seeds():
+    seeds = [{"mixtures": {"00": 0.9, "01": x, "10": 0.7, "11": 0.6}} for x in (0.8, 0.6)]
+    lists = [{"replaced": [*row["mixtures"]], "accuracy": [*row["mixtures"].values()]} for row in seeds]
+    for rows in (seeds, lists):
+        assert answers.lost(rows) == pytest.approx({"00": 0, "01": 0.2, "10": 0.2, "11": 0.3})
+        assert answers.hardest(rows) == pytest.approx([0.2, 0.2])
+
+
+def record(rows):
+    return Record(Device("an abacus", "cpu", 1, None), {"backend": "beads"}, "2026-01-31", "", "cpu", tuple(rows))
+
+
+def test_every_figure_draws_what_it_is_given():
+    rng = np.random.default_rng(0)
+
+    def row(**setting):
+        return {
+            **setting,
+            "accuracy": rng.random(),
+            "before": rng.random(),
+            "kl": rng.random(),
+            "old_accuracy": 0.9,
+        }
+
+    ways = [{"way": way, "images": n} for n in drawings.SIZES for way in ("direct", "distillation", "theseus")]
+    ways += [{"way": "direct", "images": n, "steps": steps} for n in drawings.SIZES for steps in (120, 240)]
+    ways += [{"way": "theseus", "images": n, "rate": p} for n in (1000, 8000) for p in drawings.RATES if p != 0.5]
+    images = record(row(seed=seed, **way) for way in ways for seed in range(3))
+    looked = [{"mixtures": {"0": 0.9, "1": rng.random()}, "cka": rng.random(3)} for _ in range(3)]
+    drawn = {
+        drawings.ship: ({"a": rng.random((9, 3)) < 0.5, "b": rng.random((9, 3)) < 0.5},),
+        drawings.movement: ([0.1, 0.9], {"SGD": [0.1, 0.9], "Adam": [0.3, 0.95]}),
+        drawings.contest: ({"a": images.rows[:3], "b": images.rows[3:6]}, 0.9),
+        drawings.mixtures: ({"a": looked},),
+        drawings.sizes: (images,),
+        drawings.rates: (images,),
+        drawings.forest: ({"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(0.2, 0.1, 0.3)}, "share", 0.5),
+        drawings.alignment: ({"a": looked},),
+    }
+    for draw, given in drawn.items():
+        draw(*given)
+        axes = plt.gcf().axes
+        assert all(ax.has_data() or ax.collections for ax in axes), draw.__name__
+        assert any(ax.get_xlabel() for ax in axes), draw.__name__
+        plt.close("all")
+    places = [estimate.get_xdata()[0] for estimate in _drawn_forest() if len(estimate.get_xdata()) == 1]
+    assert places == [0.5, 0.2]
+
+
+def _drawn_forest():
+    drawings.forest({"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(0.2, 0.1, 0.3)}, "share")
+    lines = plt.gca().lines
+    plt.close("all")
+    return lines
