@@ -1,12 +1,14 @@
 """The roads of chapter 9 from MiniLM to a smaller network, what they cost, and what is known without running."""
 
+import inspect
+import runpy
 from functools import partialmethod
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import require
+from conftest import lifted_out, require
 from scipy.stats import linregress
 
 from lib.bert import Encoder
@@ -124,7 +126,7 @@ EVERY += [("8 bits", 6, "pretrained")]
 
 @pytest.mark.parametrize(("road", "blocks", "start"), EVERY)
 def test_each_road_ends_at_a_network_of_its_size(tiny, road, blocks, start):  # noqa: ARG001
-    row = roads.compress(0, road, blocks, start, steps=4, teacher_steps=4)
+    row = roads.compress(0, road, blocks, start, steps=8, teacher_steps=4)
     block = 4 * (8 * 8 + 8) + 2 * 8 * 16 + 16 + 8 + 4 * 8
     assert row["weights"] == blocks * block + 8 * 2 + 2
     assert 0 <= row["accuracy"] <= 1
@@ -136,7 +138,7 @@ def test_each_road_ends_at_a_network_of_its_size(tiny, road, blocks, start):  # 
 def test_a_predecessor_is_trained_once_a_seed_and_left_as_it_is(tiny):
     old = roads.predecessor(0, 4)
     before = [weight.numpy() for block in old.blocks for weight in block.weights]
-    roads.compress(0, "curriculum", 3, "pretrained", steps=4, teacher_steps=4)
+    roads.compress(0, "curriculum", 3, "pretrained", steps=8, teacher_steps=4)
     assert roads.predecessor(0, 4) is old
     after = [weight.numpy() for block in old.blocks for weight in block.weights]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
@@ -144,7 +146,7 @@ def test_a_predecessor_is_trained_once_a_seed_and_left_as_it_is(tiny):
 
 
 def test_half_of_each_pruned_matrix_is_zero(tiny):  # noqa: ARG001
-    row = roads.compress(0, "pruning", 6, "pretrained", steps=4, teacher_steps=4)
+    row = roads.compress(0, "pruning", 6, "pretrained", steps=8, teacher_steps=4)
     assert row["zeros"] == pytest.approx(0.5, abs=0.01)
 
 
@@ -168,7 +170,7 @@ def test_the_blocks_of_the_predecessor_can_replace_themselves(tiny):  # noqa: AR
 
 def test_best_blocks_are_the_best_on_the_dev_part(tiny):
     old = roads.predecessor(0, 4)
-    row = roads.compress(0, "best blocks", 2, "pretrained", steps=4, teacher_steps=4)
+    row = roads.compress(0, "best blocks", 2, "pretrained", steps=8, teacher_steps=4)
     right = {
         (a, b): reviews.judged(old.chain([old.blocks[a], old.blocks[b]]), tiny.dev)["accuracy"]
         for a in range(6)
@@ -319,3 +321,44 @@ def _drawn_forest():
     lines = plt.gca().lines
     plt.close("all")
     return lines
+
+
+def test_the_script_of_the_chapter_runs_with_its_module_alone(tmp_path):
+    seeded = "import keras\nimport numpy as np\nkeras.utils.set_random_seed(0)"
+    rate, accuracy = lifted_out("09-theseus", ("__init__", "theseus"), tmp_path, seeded).split()
+    assert float(rate) == 1
+    assert float(accuracy) > 0.8
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_every_case_of_the_command_can_be_run(monkeypatch, scale):
+    """Its functions are called with arguments that they have, and with settings that there are."""
+    main = runpy.run_module("lib.experiments.theseus.__main__", run_name="imported")
+    swept = {}
+
+    def sweep(chapter, name, function, cases, *, scale):  # noqa: ARG001
+        swept[name] = function, cases
+
+    monkeypatch.setitem(main["_sweep"].__globals__, "records", type("Records", (), {"sweep": staticmethod(sweep)}))
+    monkeypatch.setitem(main["_sweep"].__globals__, "one_thread", lambda: None)
+    for name in ("images", "costs", "half", "others"):
+        main[f"_{name}"](scale)
+    assert list(swept) == ["images", "costs", "half", "others"]
+    for function, cases in swept.values():
+        assert len({*map(str, cases)}) == len(cases)
+        for case in cases:
+            inspect.signature(function).bind(**case)
+    for _, cases in (swept["half"], swept["others"]):
+        assert all(case["road"] in {*roads.SCHEDULES} or roads._road(case["road"]) for case in cases)
+        assert all(reviews.BLOCKS % case["blocks"] == 0 for case in cases)
+
+
+def test_all_the_work_of_theseus_buys_the_steps_of_the_long_training():
+    main = runpy.run_module("lib.experiments.theseus.__main__", run_name="imported")
+    sizes = main["SIZES"]["cpu"]
+    alone = roads.effort_of_training(3, main["_equal_effort"]("cpu"))
+    paid = roads.effort_of_theseus(3, sizes["pretrained"], 0.75) + roads.effort_of_training(6, sizes["teacher"])
+    assert alone == pytest.approx(paid, rel=1e-3)

@@ -140,14 +140,14 @@ def table(rows: Mapping[str, Sequence[Row]], items: int) -> str:
     Example:
         >>> row = {"seed": 0, "predicted": "70", "teacher": "f0", "accuracy": 0.75, "kl": 0.1}
         >>> print(table({"a road": [{**row, "train_accuracy": 1.0, "effort": 3}]}, items=4))
-                              right  alike    KL  train  effort
-        a road                75.0%  75.0%  0.10 100.0%       3
+                                  right  alike    KL  train  effort
+        a road                    75.0%  75.0%  0.10 100.0%       3
     """
-    lines = [f"{'':20} {'right':>6} {'alike':>6} {'KL':>5} {'train':>6} {'effort':>7}"]
+    lines = [f"{'':24} {'right':>6} {'alike':>6} {'KL':>5} {'train':>6} {'effort':>7}"]
     for name, found in rows.items():
         right_, kl, train, effort = (
             np.mean([row[key] for row in found]) for key in ("accuracy", "kl", "train_accuracy", "effort")
         )
         alike = agreement(found, items).value
-        lines.append(f"{name:20} {right_:6.1%} {alike:6.1%} {kl:5.2f} {train:6.1%} {effort:7.0f}")
+        lines.append(f"{name:24} {right_:6.1%} {alike:6.1%} {kl:5.2f} {train:6.1%} {effort:7.0f}")
     return "\n".join(lines)
