@@ -130,6 +130,26 @@ def hardest(rows: Sequence[Row]) -> list[float]:
     return [losses["0" * i + "1" + "0" * (n - i - 1)] for i in range(n)]
 
 
+def worst(rows: Sequence[Row]) -> Estimate:
+    """The most that the predecessor loses in any mixture: mean and interval over the seeds.
+
+    Example:
+        >>> round(worst([{"mixtures": {"0": 0.9, "1": right}} for right in (0.7, 0.5)]).value, 2)
+        0.3
+    """
+    return Estimate.from_samples([max(lost([row]).values()) for row in rows])
+
+
+def lead(rows: Sequence[Row]) -> Estimate:
+    """How much more is lost by replacing the first module than by any other: mean and interval over the seeds.
+
+    Example:
+        >>> round(lead([{"mixtures": {"00": 0.9, "01": 0.8, "10": 0.7, "11": 0.5}}] * 2).value, 2)
+        0.1
+    """
+    return Estimate.from_samples([one[0] - max(one[1:]) for one in (hardest([row]) for row in rows)])
+
+
 def table(rows: Mapping[str, Sequence[Row]], items: int) -> str:
     """Means over the seeds, a line a road: right answers, those like the predecessor's, KL, training part, effort.
 
