@@ -12,7 +12,7 @@ from conftest import lifted_out, require
 from scipy.stats import linregress
 
 from lib.bert import Encoder
-from lib.experiments.theseus import answers, comparison, costs, drawings, formulas, reviews, roads
+from lib.experiments.theseus import answers, comparison, costs, drawings, formulas, images, reviews, roads
 from lib.theseus import curriculum
 from lib.workbench import corpora
 from lib.workbench.measure import Device, Estimate
@@ -279,6 +279,11 @@ def record(rows):
     return Record(Device("an abacus", "cpu", 1, None), {"backend": "beads"}, "2026-01-31", "", "cpu", tuple(rows))
 
 
+def test_the_usual_setting_is_that_of_the_experiment():
+    defaults = inspect.signature(images.successor).parameters
+    assert {name: defaults[name].default for name in drawings.SETTING} == drawings.SETTING
+
+
 def test_every_figure_draws_what_it_is_given():
     rng = np.random.default_rng(0)
 
@@ -294,15 +299,15 @@ def test_every_figure_draws_what_it_is_given():
     ways = [{"way": way, "images": n} for n in drawings.SIZES for way in ("direct", "distillation", "theseus")]
     ways += [{"way": "direct", "images": n, "steps": steps} for n in drawings.SIZES for steps in (120, 240)]
     ways += [{"way": "theseus", "images": n, "rate": p} for n in (1000, 8000) for p in drawings.RATES if p != 0.5]
-    images = record(row(seed=seed, **way) for way in ways for seed in range(3))
+    contest = record(row(seed=seed, **way) for way in ways for seed in range(3))
     looked = [{"mixtures": {"0": 0.9, "1": rng.random()}, "cka": rng.random(3)} for _ in range(3)]
     drawn = {
         drawings.ship: ({"a": rng.random((9, 3)) < 0.5, "b": rng.random((9, 3)) < 0.5},),
         drawings.movement: ([0.1, 0.9], {"SGD": [0.1, 0.9], "Adam": [0.3, 0.95]}),
-        drawings.contest: ({"a": images.rows[:3], "b": images.rows[3:6]}, 0.9),
+        drawings.contest: ({"a": contest.rows[:3], "b": contest.rows[3:6]}, 0.9),
         drawings.mixtures: ({"a": looked},),
-        drawings.sizes: (images,),
-        drawings.rates: (images,),
+        drawings.sizes: (contest,),
+        drawings.rates: (contest,),
         drawings.forest: ({"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(0.2, 0.1, 0.3)}, "share", 0.5),
         drawings.alignment: ({"a": looked},),
     }
