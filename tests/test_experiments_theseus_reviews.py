@@ -1,6 +1,7 @@
 """The roads of chapter 9 from MiniLM to a smaller network, what they cost, and what is known without running."""
 
 import inspect
+import os
 import runpy
 from functools import partialmethod
 
@@ -150,9 +151,9 @@ def test_half_of_each_pruned_matrix_is_zero(tiny):  # noqa: ARG001
     assert row["zeros"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_weight_of_eight_bits_is_off_by_half_a_unit_at_most(tiny):  # noqa: ARG001
+def test_a_weight_of_eight_bits_is_off_by_half_a_unit_at_most(tiny):
     old = roads.predecessor(0, 4)
-    model, _ = roads._eight_bits(roads.Task(old, old.blocks, 0, 0, 0.0, inside=False))
+    model, _ = roads._eight_bits(roads.Task(old, old.blocks, tiny.train, 0, 0, 0.0, inside=False))
     exact, rounded = (np.asarray(block.expand.kernel) for block in (old.blocks[0], model.layers[1]))
     unit = np.abs(exact).max(axis=0) / 127
     assert 0 < np.abs(exact - rounded).max() <= 0.5001 * unit.max()
@@ -166,6 +167,32 @@ def test_the_blocks_of_the_predecessor_can_replace_themselves(tiny):  # noqa: AR
     assert len(found["mixtures"]) == 8
     assert len({*found["mixtures"].values()}) == 1
     assert found["cka"] == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("road", ["fine-tuning", "distillation", "curriculum"])
+def test_a_small_model_can_be_given_some_of_the_sentences(tiny, monkeypatch, road):
+    seen = []
+
+    def given(part, steps, seed, targets=None):
+        seen.append((part.ids.copy(), None if targets is None else targets))
+        return reviews.batches(part, steps, seed, targets)
+
+    roads.predecessor(0, 4)
+    monkeypatch.setattr(roads, "batches", given)
+    roads.compress(0, road, 3, "pretrained", steps=8, teacher_steps=4, sentences=40)
+    for ids, targets in seen:
+        np.testing.assert_array_equal(ids, tiny.train.ids[:40])
+        assert targets is None or len(targets) == 40
+
+
+@pytest.mark.parametrize(("blocks", "places"), [(3, (1, 3, 5)), (2, (2, 5))])
+def test_a_module_may_start_as_the_last_trained_block_that_it_stands_for(tiny, blocks, places):  # noqa: ARG001
+    old = roads.predecessor(0, 4)
+    started = roads._start("own", old, blocks, seed=0)
+    for block, place in zip(started, places, strict=True):
+        assert block is not old.blocks[place]
+        for weight, kept in zip(block.get_weights(), old.blocks[place].get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, kept)
 
 
 def test_best_blocks_are_the_best_on_the_dev_part(tiny):
@@ -192,7 +219,7 @@ def test_effort_is_what_is_counted_pass_by_pass():
     [
         ({"road": "levitation"}, "road must be one of .*'fine-tuning'.*, got 'levitation'"),
         ({"blocks": 4}, "blocks must divide 6, got 4"),
-        ({"start": "thin air"}, "start must be 'pretrained', 'random' or 'linear', got 'thin air'"),
+        ({"start": "thin air"}, "start must be 'pretrained', 'own', 'random' or 'linear', got 'thin air'"),
     ],
 )
 def test_what_cannot_be_is_refused(tiny, changed, message):  # noqa: ARG001
@@ -349,21 +376,30 @@ def test_every_case_of_the_command_can_be_run(monkeypatch, scale):
 
     monkeypatch.setitem(main["_sweep"].__globals__, "records", type("Records", (), {"sweep": staticmethod(sweep)}))
     monkeypatch.setitem(main["_sweep"].__globals__, "one_thread", lambda: None)
-    for name in ("images", "costs", "half", "others"):
+    for name in ("images", "costs", "half", "others", "few"):
         main[f"_{name}"](scale)
-    assert list(swept) == ["images", "costs", "half", "others"]
+    assert list(swept) == ["images", "costs", "half", "others", "few"]
     for function, cases in swept.values():
         assert len({*map(str, cases)}) == len(cases)
         for case in cases:
             inspect.signature(function).bind(**case)
-    for _, cases in (swept["half"], swept["others"]):
+    for _, cases in (swept["half"], swept["others"], swept["few"]):
         assert all(case["road"] in {*roads.SCHEDULES} or roads._road(case["road"]) for case in cases)
         assert all(reviews.BLOCKS % case["blocks"] == 0 for case in cases)
 
 
-def test_all_the_work_of_theseus_buys_the_steps_of_the_long_training():
+def test_a_child_is_replaced_after_so_many_calls():
+    main = runpy.run_module("lib.experiments.theseus.__main__", run_name="imported")
+    child = main["_in_children"](os.getpid, calls=2)
+    first, second, third = child(), child(), child()
+    assert first == second != third != os.getpid() != first
+
+
+@pytest.mark.parametrize("blocks", [3, 2])
+def test_all_the_work_of_theseus_buys_the_steps_of_the_long_training(blocks):
     main = runpy.run_module("lib.experiments.theseus.__main__", run_name="imported")
     sizes = main["SIZES"]["cpu"]
-    alone = roads.effort_of_training(3, main["_equal_effort"]("cpu"))
-    paid = roads.effort_of_theseus(3, sizes["pretrained"], 0.75) + roads.effort_of_training(6, sizes["teacher"])
+    alone = roads.effort_of_training(blocks, main["_equal_effort"]("cpu", blocks))
+    paid = roads.effort_of_theseus(blocks, sizes["pretrained"], 0.75)
+    paid += roads.effort_of_training(reviews.BLOCKS, sizes["teacher"])
     assert alone == pytest.approx(paid, rel=1e-3)

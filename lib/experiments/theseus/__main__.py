@@ -1,12 +1,15 @@
 """The records of chapter 9: ``python -m lib.experiments.theseus --scale cpu|gpu``.
 
-On a CPU, "half" and "others" take more than an hour each on a core, "images" a quarter of one.
+HOURS
 """
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from lib.experiments.attention.costs import one_thread
@@ -22,9 +25,13 @@ SIZES = {
     "gpu": {"teacher": 480, "pretrained": 480, "random": 1920},
 }
 
-#: A road, the number of blocks, those to start from, the steps if they are not the usual ones, and its seeds on a
-#: CPU; on a GPU all have ten.
-Road = tuple[str, int, str, int | None, range]
+SEEDS = {"cpu": 5, "gpu": 10}
+
+#: A road, the number of blocks, those to start from, and the steps if they are not the usual ones.
+Road = tuple[str, int, str, int | None]
+
+#: Those that are looked into.
+OPENED: list[Road] = [(road, 3, "pretrained", None) for road in ("fine-tuning", "curriculum")]
 
 
 def _cases(scale: str, taken: list[Road]) -> list[dict[str, Any]]:
@@ -38,51 +45,49 @@ def _cases(scale: str, taken: list[Road]) -> list[dict[str, Any]]:
             "start": start,
             "steps": steps or sizes.get(start, sizes["pretrained"]),
             "teacher_steps": sizes["teacher"],
-            "inside": seed < 2 and (road, blocks, start, steps) in OPENED,
+            "inside": (road, blocks, start, steps) in OPENED,
         }
-        for seed in range({"cpu": 5, "gpu": 10}[scale])
-        for road, blocks, start, steps, seeds in taken
-        if scale == "gpu" or seed in seeds
+        for seed in range(SEEDS[scale])
+        for road, blocks, start, steps in taken
     ]
 
 
-#: Those that are looked into.
-OPENED = [(road, 3, "pretrained", None) for road in ("fine-tuning", "curriculum")]
-
-
-def _equal_effort(scale: str) -> int:
-    """Steps in which three blocks alone cost what Theseus costs, the training of its predecessor included."""
+def _equal_effort(scale: str, blocks: int) -> int:
+    """Steps in which so many blocks alone cost what Theseus costs, the training of its predecessor included."""
     sizes = SIZES[scale]
-    effort = roads.effort_of_theseus(3, sizes["pretrained"], rate=0.75)
+    effort = roads.effort_of_theseus(blocks, sizes["pretrained"], rate=0.75)
     effort += roads.effort_of_training(6, sizes["teacher"])
-    return round(effort / roads.effort_of_training(3, 1))
+    return round(effort / roads.effort_of_training(blocks, 1))
 
 
 def _half(scale: str) -> records.Record:
     """Six blocks to three, from the first pretrained ones: a short training on all roads, a long one on three."""
-    short = {"fine-tuning": 3, "distillation": 1, "constant": 1, "curriculum": 3}
-    taken: list[Road] = [(name, 3, "pretrained", None, range(count)) for name, count in short.items()]
-    long = {"fine-tuning": range(5), "curriculum": range(5), "distillation": range(1, 3)}
-    taken += [(name, 3, "pretrained", _equal_effort(scale), seeds) for name, seeds in long.items()]
-    taken += [
-        ("best blocks", 3, "pretrained", None, range(3)),
-        ("anti-curriculum", 3, "pretrained", None, range(1)),
-    ]
-    taken += [(name, 6, "pretrained", None, range(1)) for name in ("pruning", "8 bits")]
-    return _sweep("half", roads.compress, _cases(scale, taken), scale)
+    names = ("fine-tuning", "distillation", "best blocks", *roads.SCHEDULES)
+    taken: list[Road] = [(name, 3, "pretrained", None) for name in names]
+    long = _equal_effort(scale, 3)
+    taken += [(name, 3, "pretrained", long) for name in ("fine-tuning", "distillation", "curriculum")]
+    taken += [(name, 6, "pretrained", None) for name in ("pruning", "8 bits")]
+    return _roads("half", _cases(scale, taken), scale)
 
 
 def _others(scale: str) -> records.Record:
-    """Random blocks to start from, two blocks, blocks with linear attention, and as many as before."""
-    one, three = range(1), range(3)
-    short = SIZES[scale]["random"] // 2
-    taken: list[Road] = [(name, 3, "random", short, one) for name in ("fine-tuning", "curriculum")]
-    taken += [("fine-tuning", 2, "pretrained", None, three), ("distillation", 2, "pretrained", None, one)]
-    taken.append(("curriculum", 2, "pretrained", None, three))
-    taken += [(name, 6, "linear", None, three) for name in ("fine-tuning", "curriculum")]
-    taken += [(name, 3, "random", None, three) for name in ("fine-tuning", "curriculum")]
-    taken.append(("curriculum", 6, "pretrained", None, one))
-    return _sweep("others", roads.compress, _cases(scale, taken), scale)
+    """Two blocks, other blocks to start from (own, linear, random), and as many as before."""
+    names = ("fine-tuning", "distillation", "best blocks", "curriculum")
+    taken: list[Road] = [(name, 2, "pretrained", None) for name in names]
+    taken.append(("fine-tuning", 2, "pretrained", _equal_effort(scale, 2)))
+    starts: list[tuple[int, str, int | None]] = [(3, "own", None), (6, "linear", None)]
+    starts += [(3, "random", steps) for steps in (SIZES[scale]["random"] // 2, None)]
+    taken += [(name, *start) for start in starts for name in ("fine-tuning", "curriculum")]
+    taken += [(name, 6, "pretrained", None) for name in ("distillation", "curriculum")]
+    return _roads("others", _cases(scale, taken), scale)
+
+
+def _few(scale: str) -> records.Record:
+    """Six blocks to three with 1,000 of the sentences."""
+    long = _equal_effort(scale, 3)
+    ways = [("fine-tuning", None), ("fine-tuning", long), ("distillation", long), ("curriculum", long)]
+    cases = _cases(scale, [(name, 3, "pretrained", steps) for name, steps in ways])
+    return _roads("few", [{**case, "inside": False, "sentences": 1000} for case in cases], scale)
 
 
 def _images(scale: str) -> records.Record:
@@ -123,6 +128,27 @@ def _costs(scale: str) -> records.Record:
     )
 
 
+def _roads(name: str, cases: list[dict[str, Any]], scale: str) -> records.Record:
+    compress = roads.compress
+    if scale == "cpu":  # a GPU's memory belongs to the first process that asks for it
+        compress = _in_children(compress, calls=len(cases) // SEEDS[scale])
+    return _sweep(name, compress, cases, scale)
+
+
+def _in_children(function: Callable, calls: int) -> Callable:
+    """The same function, run in a child process, and in a new one after so many calls.
+
+    TensorFlow keeps what it traces for as long as it lives, here half a gigabyte a call.
+    """
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), one_thread, max_tasks_per_child=calls)
+
+    @functools.wraps(function)
+    def run(**case: Any) -> Any:
+        return pool.submit(function, **case).result()
+
+    return run
+
+
 def _sweep(name: str, function: Callable, cases: list[dict[str, Any]], scale: str) -> records.Record:
     if scale == "cpu":
         one_thread()
@@ -130,5 +156,5 @@ def _sweep(name: str, function: Callable, cases: list[dict[str, Any]], scale: st
 
 
 if __name__ == "__main__":
-    experiments = {"images": _images, "costs": _costs, "half": _half, "others": _others}
+    experiments = {"images": _images, "costs": _costs, "half": _half, "others": _others, "few": _few}
     sys.exit(records.main(CHAPTER, experiments))

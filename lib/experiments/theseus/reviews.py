@@ -39,8 +39,8 @@ class Part(NamedTuple):
     ids: NDArray[np.int32]
     labels: NDArray[np.int32]
 
-    def first(self, count: int) -> Part:
-        """The first reviews of the part."""
+    def first(self, count: int | None) -> Part:
+        """The first reviews of the part; None for all of them."""
         return Part(self.ids[:count], self.labels[:count])
 
 

@@ -23,6 +23,7 @@ from lib.experiments.theseus.reviews import (
     BATCH,
     BLOCKS,
     Layers,
+    Part,
     batches,
     head,
     judged,
@@ -39,7 +40,7 @@ from lib.theseus import ModuleReplacement, anti_curriculum, curriculum
 Row = dict[str, Any]
 
 #: The largest learning rate of pretrained and of random blocks.
-RATES = {"pretrained": 1e-4, "linear": 1e-4, "random": 3e-4}
+RATES = {"pretrained": 1e-4, "own": 1e-4, "linear": 1e-4, "random": 3e-4}
 
 #: Where the rate of replacement starts and ends; the gates; and of the steps the share of the third stage.
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -99,7 +100,14 @@ def predecessor(seed: int, steps: int) -> Predecessor:
 
 
 def compress(
-    seed: int, road: str, blocks: int, start: str, steps: int, teacher_steps: int, inside: bool = False
+    seed: int,
+    road: str,
+    blocks: int,
+    start: str,
+    steps: int,
+    teacher_steps: int,
+    inside: bool = False,
+    sentences: int | None = None,
 ) -> Row:
     """One small model, trained along one road. One case of the record.
 
@@ -110,15 +118,16 @@ def compress(
             :data:`SCHEDULES`, whose last steps (:data:`HEALING`) train the successor alone. "pruning" and "8 bits"
             keep all six blocks: half of the weights are set to zero, or each is rounded.
         blocks: of the small model; they divide :data:`reviews.BLOCKS`, and each stands for as many.
-        start: the blocks to start from: "pretrained", the first ones of MiniLM; "random"; or "linear", those of
-            MiniLM with linear attention.
+        start: the blocks to start from: "pretrained", the first ones of MiniLM; "own", of the trained blocks that
+            each stands for the last one; "random"; or "linear", those of MiniLM with linear attention.
         steps: of training, all stages together.
         teacher_steps: of the predecessor's training.
         inside: whether to look inside too, see :func:`looked_inside`; before the third stage, if there is one.
+        sentences: how many of the train part the small model learns from; all by default. The predecessor had all.
 
     Returns:
         What ``reviews.judged`` finds on the test part; ``teacher``, the predecessor's predictions on it;
-        ``train_accuracy`` on 1,000 reviews that it was trained on;
+        ``train_accuracy`` on (at most 1,000) reviews that it was trained on;
         ``effort``, that of the predecessor not counted; ``seconds``; and for Theseus ``before``, the same judgement
         before the third stage.
 
@@ -130,14 +139,15 @@ def compress(
     run = _road(road)
     gc.collect()  # a Keras model refers to itself: those of the last case are still there
     old = predecessor(seed, teacher_steps)
-    task = Task(old, _start(start, old, blocks, seed), seed, steps, RATES[start], inside)
+    data = reviews().train.first(sentences)
+    task = Task(old, _start(start, old, blocks, seed), data, seed, steps, RATES[start], inside)
     clock = time.perf_counter()
     model, found = run(task)
     found["seconds"] = time.perf_counter() - clock
     return {
         **judged(model, reviews().test, old.logits["test"]),
         "teacher": pack(old.logits["test"].argmax(axis=-1)),
-        "train_accuracy": judged(model, reviews().train.first(1000))["accuracy"],
+        "train_accuracy": judged(model, data.first(1000))["accuracy"],
         "weights": int(sum(layer.count_params() for layer in model.layers[1:])),
         **found,
     }
@@ -148,6 +158,7 @@ class Task(NamedTuple):
 
     old: Predecessor
     blocks: Layers
+    data: Part
     seed: int
     steps: int
     rate: float
@@ -198,16 +209,19 @@ def _start(name: str, old: Predecessor, blocks: int, seed: int) -> Layers:
         return random_blocks(blocks, 1000 + seed)
     if name == "pretrained":
         return twins(old.untrained[:blocks])
+    if name == "own":
+        size = BLOCKS // blocks
+        return twins(old.blocks[size - 1 :: size])
     if name == "linear":
         return linear_blocks(old.untrained[:blocks])
-    raise ValueError(f"start must be 'pretrained', 'random' or 'linear', got {name!r}")
+    raise ValueError(f"start must be 'pretrained', 'own', 'random' or 'linear', got {name!r}")
 
 
 def _fine_tuning(task: Task, top: Layers | None = None) -> tuple[keras.Model, Row]:
     """The small model alone, with a new head."""
-    old, blocks, seed, steps, rate, inside = task
+    old, blocks, data, seed, steps, rate, inside = task
     model = keras.Sequential([old.first, *blocks, *(top or head(seed + 100))])
-    train(model, batches(reviews().train, steps, seed + 100), steps, rate, _cross_entropy)
+    train(model, batches(data, steps, seed + 100), steps, rate, _cross_entropy)
     opened = looked_inside(old, blocks) if inside else {}
     return model, {"effort": effort_of_training(len(blocks), steps), **opened}
 
@@ -228,19 +242,18 @@ def _best_blocks(task: Task) -> tuple[keras.Model, Row]:
 
 def _distillation(task: Task) -> tuple[keras.Model, Row]:
     """The small model learns the predecessor's distribution of each sentence, instead of the label."""
-    old, blocks, seed, steps, rate, _ = task
-    soft = np.asarray(ops.softmax(old.logits["train"]))
+    old, blocks, data, seed, steps, rate, _ = task
+    soft = np.asarray(ops.softmax(old.logits["train"][: len(data.labels)]))
     student = keras.Sequential([old.first, *blocks, *head(seed + 100)])
     model = keras.Sequential([*student.layers, keras.layers.Softmax()])
-    train(model, batches(reviews().train, steps, seed + 100, soft), steps, rate, _from_teacher)
+    train(model, batches(data, steps, seed + 100, soft), steps, rate, _from_teacher)
     once = BLOCKS * len(soft) // BATCH  # the predecessor looks at each sentence once
     return student, {"effort": effort_of_training(len(blocks), steps) + once}
 
 
 def _theseus(schedule: dict[str, Any], task: Task) -> tuple[keras.Model, Row]:
     """Replacement within the frozen predecessor, then the successor alone with its head."""
-    old, blocks, seed, steps, rate, inside = task
-    data = reviews()
+    old, blocks, data, seed, steps, rate, inside = task
     healing = int(HEALING * steps)
     replacing = steps - healing
     top = twins(old.head)
@@ -251,14 +264,14 @@ def _theseus(schedule: dict[str, Any], task: Task) -> tuple[keras.Model, Row]:
     mean_rate = np.mean(
         [float(body.schedule(step)) if body.schedule else float(body.rate) for step in range(replacing)]
     )
-    train(model, batches(data.train, replacing, seed + 100), replacing, rate, _cross_entropy)
-    before = judged(body.successor([old.first], top), data.test, old.logits["test"])
+    train(model, batches(data, replacing, seed + 100), replacing, rate, _cross_entropy)
+    before = judged(body.successor([old.first], top), reviews().test, old.logits["test"])
     opened = looked_inside(old, blocks) if inside else {}
 
     for layer in top:
         layer.trainable = True
     small = body.successor([old.first], top)
-    train(small, batches(data.train, healing, seed + 200), healing, rate / 2, _cross_entropy)
+    train(small, batches(data, healing, seed + 200), healing, rate / 2, _cross_entropy)
     effort = effort_of_theseus(len(blocks), steps, float(mean_rate), both=schedule["gates"] != "batch")
     return small, {"effort": effort, "before": before, **opened}
 
@@ -288,7 +301,7 @@ def _pruning(task: Task) -> tuple[keras.Model, Row]:
             yield step
 
     model = keras.Sequential([task.old.first, *blocks, *top])
-    steps = batches(reviews().train, task.steps, task.seed + 100)
+    steps = batches(task.data, task.steps, task.seed + 100)
     train(model, pruned_before_each(steps), task.steps, task.rate, _cross_entropy)
     prune()
     zeros = float(np.mean([np.mean(ops.convert_to_numpy(kernel) == 0) for kernel in kernels]))
