@@ -174,14 +174,16 @@ def test_a_small_model_can_be_given_some_of_the_sentences(tiny, monkeypatch, roa
     seen = []
 
     def given(part, steps, seed, targets=None):
-        seen.append((part.ids.copy(), None if targets is None else targets))
+        seen.append((part.ids, targets))
         return reviews.batches(part, steps, seed, targets)
 
     roads.predecessor(0, 4)
     monkeypatch.setattr(roads, "batches", given)
     roads.compress(0, road, 3, "pretrained", steps=8, teacher_steps=4, sentences=40)
+    assert len(seen) == (2 if road == "curriculum" else 1)  # one for each stage
     for ids, targets in seen:
         np.testing.assert_array_equal(ids, tiny.train.ids[:40])
+        assert (targets is None) == (road != "distillation")
         assert targets is None or len(targets) == 40
 
 
