@@ -11,10 +11,10 @@ import argparse
 import datetime
 import json
 import os
-import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from tqdm import tqdm
 
-from lib.press import notebooks
+from lib.press import compare, notebooks
 from lib.workbench import claims, measure, records
 
 WORDS_A_MINUTE = 180  # technical prose, read with care
@@ -38,12 +38,13 @@ print(json.dumps({"peak_memory_bytes": _peak, "device": measure.device().name, "
 """
 
 
-def run(path: Path, claims_file: Path) -> tuple[NotebookNode, dict]:
+def run(path: Path, claims_file: Path, variables: Mapping[str, str] | None = None) -> tuple[NotebookNode, dict]:
     """Execute a notebook in a kernel of its own.
 
     Args:
         path: the notebook; the file itself is not touched.
         claims_file: where its ledger hands over the claims.
+        variables: environment variables of the kernel, beside those of this process.
 
     Returns:
         The executed notebook, and the execution's record: seconds, peak memory, device, versions.
@@ -54,7 +55,7 @@ def run(path: Path, claims_file: Path) -> tuple[NotebookNode, dict]:
     """
     notebook = notebooks.read(path)
     # Under this variable ipykernel captures no C-level stderr, just as when nbval runs the notebook.
-    environment = os.environ | {
+    environment = {**os.environ, **(variables or {})} | {
         claims.RECORD_VARIABLE: str(claims_file),
         "PYTEST_CURRENT_TEST": "make execute",
     }
@@ -77,22 +78,20 @@ def run(path: Path, claims_file: Path) -> tuple[NotebookNode, dict]:
     return notebook, record
 
 
-def same_outputs(old: NotebookNode, new: NotebookNode) -> bool:
-    """Whether two runs of the same cells agree wherever nbval would compare them."""
+def changed_cells(old: NotebookNode, new: NotebookNode) -> Iterator[tuple[int, list[str]]]:
+    """Where two runs of the same cells differ, of those that are compared.
 
-    def compared(notebook: NotebookNode) -> list:
-        return [
-            [_without_addresses(output) for output in cell.outputs]
-            for cell in notebook.cells
-            if cell.cell_type == "code" and notebooks.UNCOMPARED not in notebooks.tags(cell)
-        ]
+    Yields:
+        The number of a code cell, counted from 0 as nbval does, and what differs, by meaning.
+    """
+    for number, (before, after) in enumerate(zip(*map(_code, (old, new)), strict=True)):
+        compared = notebooks.UNCOMPARED not in notebooks.tags(after)
+        if compared and (found := compare.differences(before.outputs, after.outputs)):
+            yield number, found
 
-    return compared(old) == compared(new)
 
-
-def _without_addresses(output: NotebookNode) -> str:
-    output = {key: value for key, value in output.items() if key != "execution_count"}
-    return re.sub(r"0x[0-9a-f]{6,}", "ADDRESS", json.dumps(output, sort_keys=True))
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def cost_line(path: Path, root: Path = notebooks.ROOT) -> str:
@@ -139,7 +138,7 @@ def execute(path: Path, root: Path = notebooks.ROOT, *, measure_only: bool = Fal
         file = notebooks.measured(path, root) / f"execution.{kind}.json"
         mark = notebooks.fingerprint(path, root)
         before = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
-        fresh = before.get("fingerprint") == mark and same_outputs(notebooks.read(path), notebook)
+        fresh = before.get("fingerprint") == mark and not any(changed_cells(notebooks.read(path), notebook))
         fresh = fresh and notebooks.claims(path, root).exists() == claimed.exists()
         if not fresh or measure_only:
             record |= {"command": COMMAND, "date": datetime.date.today().isoformat(), "fingerprint": mark}
