@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -69,7 +70,8 @@ def run(path: Path, claims_file: Path, variables: Mapping[str, str] | None = Non
         resources={"metadata": {"path": str(path.parent)}},
     )
     start = time.perf_counter()
-    client.execute(env=environment)
+    # What a library logs while it starts is no output of a cell.
+    client.execute(env=environment, stderr=subprocess.DEVNULL)
     record = json.loads(ask.outputs[0].text)
     record["seconds"] = round(time.perf_counter() - start, 1)
     for cell in notebooks.code(notebook):

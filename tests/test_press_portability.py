@@ -1,0 +1,101 @@
+"""Other machines: each has its turn, and what would come out differently on one of them is found and told."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lib.press import execute, notebooks, portability
+from lib.press.portability import Difference, Machine
+
+ROOT = notebooks.ROOT
+
+
+def test_every_machine_has_its_turn():
+    first = datetime.date(2026, 2, 26)
+    days = [first + datetime.timedelta(days=k) for k in range(len(portability.MACHINES))]
+    assert {portability.of_today(day=day).name for day in days} == {m.name for m in portability.MACHINES}
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="plays older x86 processors")
+def test_the_older_processors_are_what_they_say():
+    """NumPy warns of a feature that it does not know, OpenBLAS says which kernels it chose."""
+    code = (
+        "import warnings; warnings.simplefilter('error'); import numpy, threadpoolctl;"
+        "from numpy._core._multiarray_umath import __cpu_features__ as has;"
+        "print(has['X86_V4'], has['X86_V3'], threadpoolctl.threadpool_info()[0]['architecture'])"
+    )
+    told = {}
+    for machine in portability.MACHINES[:2]:
+        run = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **machine.environment}, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        told[machine.name] = run.stdout.split()
+    assert told["AVX2"][::2] == ["False", "Haswell"]
+    assert told["SSE4"] == ["False", "False", "Nehalem"]
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A repository with one executed chapter, which prints, claims and stops as the environment says."""
+    sources = [
+        "import os, sys\nsys.path.insert(0, '..')\nodd = float(os.environ.get('ODD', '0'))",
+        "print(odd)",
+        "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-angles')",
+        "ledger.claim('1.1', 'A.', odd, below(1), counterexample=2 if odd < 1 else 0)\nledger.table();",
+        "assert odd < 3",
+    ]
+    (tmp_path / "book").mkdir()
+    (tmp_path / "lib").symlink_to(ROOT / "lib")
+    cells = [new_markdown_cell("# Title"), *(new_code_cell(source) for source in sources)]
+    path = tmp_path / "book" / "01-angles.ipynb"
+    notebooks.write(path, new_notebook(cells=cells))
+    assert execute.execute(path, tmp_path) == "stored"
+    return path
+
+
+def test_a_cell_a_verdict_and_a_stop_are_found(book, tmp_path):
+    def differences(value: str) -> list[Difference]:
+        machine = Machine("odd", {"ODD": value})
+        return portability.notebook_differences(book, machine, tmp_path, tmp_path / "kept")
+
+    assert differences("0") == []
+    assert (tmp_path / "kept" / "01-angles.json").exists()
+    printed = Difference("01-angles, cell 1", ["stdout: '0.0' was stored, '2.0' came"])
+    shown, verdict = differences("2")[1:]
+    assert differences("2")[0] == printed
+    assert shown.place == "01-angles, cell 3"
+    assert verdict == Difference("claim 1.1", ["holds was stored, refuted came"])
+    (stop,) = differences("3")
+    assert stop.place == "01-angles"
+    assert "AssertionError" in stop.sentences[0]
+
+
+def test_a_copy_leaves_out_what_was_built_or_fetched(tmp_path):
+    root = tmp_path / "root"
+    for name in ("lib/__pycache__", "data/cache", "_build", ".venv", ".git", "book"):
+        (root / name).mkdir(parents=True)
+    (root / "data" / "cache" / "archive").touch()
+    folder = portability.copy(root, tmp_path / "a folder with späces")
+    assert {path.name for path in folder.iterdir()} == {"lib", "data", "book"}
+    assert not (folder / "lib" / "__pycache__").exists()
+    assert (folder / "data" / "cache" / "archive").exists()  # fetched once, not twice
+
+
+def test_the_command_line_tells_what_differs_and_fails(monkeypatch, capsys):
+    found = {"01-angles": [], "tests": []}
+    monkeypatch.setattr(portability, "differences", lambda *_, **__: dict(found))
+    monkeypatch.setattr(sys, "argv", ["portability", "--only", "SSE4"])
+    portability.main()
+    assert "the same on every machine" in capsys.readouterr().out
+    found["01-angles"] = [Difference("01-angles, cell 3", ["a figure"])]
+    with pytest.raises(SystemExit, match="does not hold"):
+        portability.main()
+    out = capsys.readouterr().out
+    assert "SSE4 · 01-angles, cell 3: a figure" in out
+    assert out.split("\n")[-2].split() == ["SSE4", "1", "0"]
