@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -118,9 +119,19 @@ def test_the_table_hands_over_a_record_only_when_asked(tmp_path, monkeypatch):
     }
     assert (second["verdict"], second["statement"]) == ("corrected", "B. Instead: C.")
     assert second["replacement"]["verdict"] == "holds"
-    assert "<td>at least 9 → 1 to 1</td>" in table._repr_html_()
-    assert '<td><b class="verdict corrected">corrected</b></td>' in table._repr_html_()
+    assert ">at least 9 → 1 to 1</td>" in table._repr_html_()
+    assert '><b class="verdict corrected">corrected</b></td>' in table._repr_html_()
     assert repr(table).startswith("1.1 | A. | holds | 0.50 [0.40, 0.60] | at most 1 | live")
+
+
+def test_every_cell_of_the_table_is_aligned_to_the_left(capsys):
+    # JupyterLab aligns the cells of a table to the right, whatever the table itself says.
+    ledger = Ledger("01-x")
+    ledger.claim("1.1", "A.", 0, below(1), counterexample=2)
+    cells = re.findall(r"<t[hd]\b[^>]*>", ledger.table()._repr_html_())
+    assert len(cells) == 2 * len(claims.Table.HEADER)
+    assert all('style="text-align:left"' in cell for cell in cells)
+    assert capsys.readouterr().out
 
 
 def test_a_claim_shows_itself_with_a_badge_and_escaped(capsys):

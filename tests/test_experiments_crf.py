@@ -177,6 +177,14 @@ def test_a_multiplier_acts_squared_under_gradient_descent_and_once_under_adam(op
     assert found == pytest.approx(multiplier**power, rel=0.02)
 
 
+def test_a_ratio_builds_no_graph(caplog):
+    # Each is used for a step or two; TensorFlow warns of the fifth such graph in a row, in the reader's notebook.
+    with caplog.at_level("WARNING"):
+        for _ in range(4):
+            experiments.step_ratio("sgd", 2.0)
+    assert caplog.text == ""
+
+
 # --- fine-tuning ------------------------------------------------------------------------------------------
 
 

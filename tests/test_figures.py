@@ -89,6 +89,19 @@ def test_explore_draws_one_frame_a_value_and_closes_it():
     assert repr(shown) == "Explorable(Slope: slope 1.0 … slope 3.0, 3 frames)"
 
 
+def test_beside_a_slider_without_scripts_stands_what_to_do():
+    # A sanitizer drops `oninput` and `noscript` and keeps the text in it; where scripts run it is hidden.
+    html = figures.Explorable(["<svg/>", "<svg/>"], ["a", "b"], name="n", alt="curve").html
+    assert html.endswith(f"</output><noscript>{figures.UNTRUSTED}</noscript></figcaption></figure>")
+    assert html.count(figures.UNTRUSTED) == 1
+
+
+def test_in_jupyterlab_the_arrow_keys_move_the_slider():
+    # Else they fold headings there: Lab takes every key of its shortcuts from whatever has the focus.
+    html = figures.Explorable(["<svg/>", "<svg/>"], ["a", "b"], name="n", alt="curve").html
+    assert 'data-lm-suppress-shortcuts="true"' in re.search(r"<input[^>]*>", html).group()
+
+
 def test_texts_are_escaped():
     html = figures.Explorable(["<svg/>", "<svg/>"], ['"a"', "b"], name="<n>", alt='x "y"').html
     assert "<n>" not in html

@@ -45,6 +45,9 @@ def test_no_output_holds_an_error_or_a_warning(path):
         for output in cell.outputs:
             assert output.get("name") != "stderr"
             assert output.output_type != "error"
+            # Some libraries write their warnings to stdout.
+            for text in (output.get("text", ""), output.get("data", {}).get("text/plain", "")):
+                assert not re.search(r"warning\s*:|\bretracing\b|\bdeprecated\b", text, re.IGNORECASE), text
 
 
 @every_chapter

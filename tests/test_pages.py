@@ -20,7 +20,9 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import require
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from lib.press import notebooks
 from lib.press.site import documents
+from lib.workbench import figures
 
 pytestmark = pytest.mark.browser
 
@@ -308,6 +310,26 @@ def test_a_slider_changes_its_figure_from_the_keyboard(visit: Visit) -> None:
             assert shown.get_attribute("alt").endswith(f"({labels[frame]})")
             assert slider.get_attribute("aria-valuetext") == labels[frame]
             assert figure.locator("output").text_content() == labels[frame]
+
+
+def test_the_line_for_notebooks_without_scripts_never_stands_on_a_page(browser: Browser) -> None:
+    figure = figures.Explorable(["<svg/>", "<svg/>"], ["a", "b"], name="n", alt="curve").html
+    style = f"<style>{(notebooks.ROOT / '_static' / 'book.css').read_text(encoding='utf8')}</style>"
+    seen = {}
+    for scripts in (True, False):
+        context = browser.new_context(java_script_enabled=scripts)
+        page = context.new_page()
+        for place, html in (("notebook", figure), ("page", style + figure)):
+            page.set_content(html)
+            line, slider = page.locator("noscript"), page.locator("input")
+            seen[place, scripts] = line.is_visible(), slider.is_visible()
+        context.close()
+    assert seen == {
+        ("notebook", True): (False, True),
+        ("notebook", False): (True, True),
+        ("page", True): (False, True),
+        ("page", False): (False, False),  # a slider that cannot move
+    }
 
 
 def test_figures_are_inverted_in_the_dark_only(visit: Visit) -> None:

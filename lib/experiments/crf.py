@@ -411,7 +411,7 @@ def step_ratio(optimizer: str, multiplier: float, *, rate: float = 1e-4, steps: 
         head = CRF(TAGS, learning_rate_multiplier=factor)
         tagger = Tagger(keras.layers.Identity(), head)
         rule = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": rate}})
-        tagger.compile(rule, jit_compile=False)
+        tagger.compile(rule, run_eagerly=True)  # a graph of a few steps' use costs more than it saves
         for _ in range(steps):
             tagger.train_on_batch(emissions, tags)
         distances.append(np.linalg.norm(_transitions(head)))

@@ -276,9 +276,10 @@ class Table:
         ]
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in self.HEADER)
+        left = ' style="text-align:left"'  # on every cell: JupyterLab aligns cells to the right
+        head = "".join(f"<th{left}>{name}</th>" for name in self.HEADER)
         body = "".join(
-            "<tr>" + "".join(f"<td>{_badge(html.escape(cell))}</td>" for cell in cells) + "</tr>"
+            "<tr>" + "".join(f"<td{left}>{_badge(html.escape(cell))}</td>" for cell in cells) + "</tr>"
             for cells in self.cells()
         )
         return f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

@@ -35,6 +35,9 @@ COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
 #: The dashes that go with them, so that a figure survives a black-and-white print.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
 
+#: What stands beside a slider that cannot move.
+UNTRUSTED = "Run this cell to move the slider."
+
 _STYLE = {
     "figure.figsize": (7.0, 3.4),
     "figure.constrained_layout.use": True,
@@ -117,6 +120,7 @@ class Explorable:
 
     Every frame is an image of its own with its own alternative text; the slider shows one and hides the
     others. Without scripts, in print and wherever HTML is sanitised, the frame chosen as ``start`` stands.
+    A notebook that is not trusted shows no scripts; there a line says that running the cell sets the slider free.
 
     Args:
         frames: figures as SVG text (see `svg`), at least two.
@@ -171,9 +175,11 @@ class Explorable:
             f'<input id="range-{identity}" type="range" min="0" max="{len(self.frames) - 1}" step="1" '
             f'value="{self.start}" data-labels="{labels}" '
             f'aria-valuetext="{html.escape(self.labels[self.start], quote=True)}" '
-            f'style="flex:1 1 12em;min-width:8em" oninput="{react}">'
+            # JupyterLab leaves the arrow keys to the slider, instead of folding headings with them.
+            f'data-lm-suppress-shortcuts="true" style="flex:1 1 12em;min-width:8em" oninput="{react}">'
             f'<output for="range-{identity}" style="min-width:6em">{html.escape(self.labels[self.start])}</output>'
-            f"</figcaption></figure>"
+            # Hidden where scripts run; whoever strips scripts strips this tag too and leaves its text.
+            f"<noscript>{UNTRUSTED}</noscript></figcaption></figure>"
         )
 
     def _image(self, index: int) -> str:
