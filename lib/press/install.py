@@ -330,7 +330,7 @@ def explain(said: str, part: Part) -> str:
     if not_offered:
         return (
             f"The package index does not offer {not_offered.group(1)} for this system and Python "
-            f"{sys.version_info[0]}.{sys.version_info[1]}: check which index pip is set to, or name another Python."
+            f"{sys.version_info[0]}.{sys.version_info[1]}: check the network, or take another Python."
         )
     if not_writable:
         return _not_writable(not_writable.group(1) or ENVIRONMENT)
