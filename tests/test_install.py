@@ -470,10 +470,10 @@ Installing collected packages: attrs, tensorflow
     [
         (0, (0, 6, "fetched")),
         (3, (1, 5, "fetched")),
-        (4, (2, 5, "fetched: attrs")),
-        (5, (3, 5, "fetched: tensorflow")),
-        (7, (3, 5, "fetched: tensorflow (572.6 MB)")),
-        (8, (1, 2, "unpacked")),
+        (4, (2, 5, "fetched; attrs")),
+        (5, (3, 5, "fetched; tensorflow")),
+        (7, (3, 5, "fetched; tensorflow (572.6 MB)")),
+        (8, (1, 2, "unpacked; tensorflow")),
     ],
 )
 def test_the_progress_is_read_from_what_pip_says(inside, checkout, lines, told):

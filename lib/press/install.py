@@ -270,10 +270,11 @@ def progress(log: list[str], pins: int, begun: float) -> tuple[int, int, str]:
         elif text.startswith("Requirement already satisfied:"):
             fetched.append("")
         elif text.startswith("Installing collected packages:"):
-            announced = text.count(",") + 1
-            return min(_unpacked_since(begun), announced), announced, "unpacked"
-    name = fetched[-1] + size if fetched else ""
-    return len(fetched), max(pins - ignored, len(fetched)), f"fetched: {name}" if name else "fetched"
+            names = text.partition(": ")[2].split(", ")  # in the order in which pip unpacks them
+            done = min(_unpacked_since(begun), len(names))
+            return done, len(names), f"unpacked; {names[done]}" if done < len(names) else "unpacked"
+    name = fetched[-1] if fetched else ""
+    return len(fetched), max(pins - ignored, len(fetched)), f"fetched; {name}{size}" if name else "fetched"
 
 
 def _unpacked_since(begun: float) -> int:
