@@ -11,8 +11,11 @@ PYTEST ?= $(BIN)/pytest --nbval -n 2 --dist loadscope
 # A CPU build of torch; where your index has none, name another: TORCH=torch==2.13.0, or pass TORCH_OPTIONS to pip.
 TORCH ?= torch==2.13.0+cpu
 TORCH_OPTIONS ?=
+COMPILE = _build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # The oldest Keras that lib promises to run on, read from where it is promised.
 KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.py)
+# In a container one is root, and JupyterLab starts for root only if told so.
+ALLOW_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 export PYTHONPATH := .
 export TF_CPP_MIN_LOG_LEVEL := 3
 
@@ -21,7 +24,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
 
-book: .venv/ready ## build the site and say which page to open
+book: .venv/page ## build the site and say which page to open
 	@$(BIN)/python -m lib.press.site
 
 test: .venv/ready ## lint, build the site, run unit tests, page tests and every notebook
@@ -38,7 +41,7 @@ test-backends: .venv/ready ## run the tests of lib's layers on JAX, on torch and
 	if $(BIN)/python -c 'import torch' 2>/dev/null; then KERAS_BACKEND=torch $(BIN)/pytest -m backends tests; \
 	else echo 'Skipped: no $(TORCH) was found. Name a CPU build by TORCH and TORCH_OPTIONS (see the Makefile).'; \
 	  test -z "$${CI:-}"; fi
-	PYTHONPATH=$(CURDIR)/.venv/keras-minimum:. $(BIN)/pytest -m backends tests
+	PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BIN)/pytest -m backends tests
 
 coverage: .venv/ready ## measure how much of lib the unit tests reach, all backends together
 	rm -f .coverage
@@ -48,7 +51,7 @@ coverage: .venv/ready ## measure how much of lib the unit tests reach, all backe
 	$(BIN)/coverage report --show-missing --skip-covered
 
 lab: .venv/ready ## open JupyterLab at the chapters
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/book
+	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/book
 
 execute: .venv/ready ## re-run the notebooks and store their outputs and claims
 	$(BIN)/python -m lib.press.execute
@@ -68,20 +71,19 @@ gpu: .venv/ready ## record the experiments at GPU scale on the device at hand
 address: .venv/ready ## stamp the public address: make address URL=https://github.com/org/repo
 	@$(BIN)/python -m lib.press.address $(URL)
 
-lock: ## pin the dependencies of requirements.txt again, with hashes
-	$(BIN)/pip install -q uv
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q \
-	  requirements.txt -o requirements.lock
+lock: ## pin the dependencies again, with hashes: the page's in the versions of the whole
+	$(PYTHON) -m venv _build/lock
+	_build/lock/bin/pip install -q uv
+	$(COMPILE) requirements.txt -o requirements.lock
+	$(COMPILE) -c requirements.lock requirements-book.txt -o requirements-book.lock
 
 clean: ## remove what was built, but no data and no recorded run
 	rm -rf _build .venv .hypothesis .ruff_cache .pytest_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is made last, so an interrupted installation is taken up again.
-.venv/ready: requirements.lock
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	  sys.exit(0 if (3, 11) <= v <= (3, 13) else f"make: Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
-	@echo 'Installing the pinned requirements into .venv …'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@touch $@
+# The installer makes these stamps last, so an interrupted installation is taken up again.
+.venv/page: requirements-book.lock
+	@$(PYTHON) lib/press/install.py page
+
+.venv/ready: requirements-book.lock requirements.lock
+	@$(PYTHON) lib/press/install.py

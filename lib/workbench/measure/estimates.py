@@ -1,11 +1,17 @@
-"""How sure a number is: intervals for means, medians and proportions, and a value with its interval."""
+"""How sure a number is: intervals for means, medians and proportions, and a value with its interval.
+
+NumPy and SciPy are imported where they compute: the site prints estimates, and is built where neither is installed.
+"""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike
-from scipy.special import bdtr, ndtri, stdtrit
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
 
 
 def interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -28,6 +34,8 @@ def interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float, float
         >>> print(f"{low:.3f} {high:.3f}")
         -0.484 4.484
     """
+    from scipy.special import stdtrit
+
     x = _checked_samples(samples)
     half = stdtrit(x.size - 1, 0.5 + _checked_confidence(confidence) / 2) * x.std(ddof=1) / math.sqrt(x.size)
     return float(x.mean() - half), float(x.mean() + half)
@@ -53,6 +61,9 @@ def median_interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float
         >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
         (1.0, 6.0)
     """
+    import numpy as np
+    from scipy.special import bdtr
+
     x = np.sort(_checked_samples(samples))
     misses = 2 * bdtr(np.arange(x.size // 2), x.size, 0.5)  # by k - 1
     k = int(np.sum(misses <= 1 - _checked_confidence(confidence)))
@@ -82,6 +93,8 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
         >>> print(f"{low:.3f} {high:.3f}")
         0.000 0.278
     """
+    from scipy.special import ndtri
+
     if not (trials >= 1 and 0 <= successes <= trials):
         raise ValueError(f"successes, trials: got {successes}, {trials}; expected 0 ≤ successes ≤ trials ≥ 1")
     z = ndtri(0.5 + _checked_confidence(confidence) / 2)
@@ -115,18 +128,20 @@ class Estimate:
             raise ValueError(f"low ≤ value ≤ high expected; got {self.low}, {self.value}, {self.high}")
 
     @classmethod
-    def from_samples(cls, samples: ArrayLike, confidence: float = 0.95) -> "Estimate":
+    def from_samples(cls, samples: ArrayLike, confidence: float = 0.95) -> Estimate:
         """The mean of the samples with its t interval: see :func:`interval`.
 
         Example:
             >>> print(Estimate.from_samples([0.9, 1.0, 1.1]))
             1.00 [0.75, 1.25]
         """
+        import numpy as np
+
         low, high = interval(samples, confidence)
         return cls(float(np.mean(samples)), low, high)
 
     @classmethod
-    def from_count(cls, successes: int, trials: int, confidence: float = 0.95) -> "Estimate":
+    def from_count(cls, successes: int, trials: int, confidence: float = 0.95) -> Estimate:
         """The proportion with its interval: see :func:`wilson`.
 
         Example:
@@ -137,7 +152,7 @@ class Estimate:
         return cls(successes / trials, low, high)
 
     @classmethod
-    def exact(cls, value: float) -> "Estimate":
+    def exact(cls, value: float) -> Estimate:
         """A value without uncertainty: derived, counted, or computed to rounding.
 
         Example:
@@ -167,6 +182,8 @@ class Estimate:
 
 def _checked_samples(samples: ArrayLike) -> np.ndarray:
     """The samples as a vector of at least two finite float64."""
+    import numpy as np
+
     x = np.asarray(samples, dtype="float64")
     if x.ndim != 1 or x.size < 2 or not np.isfinite(x).all():
         raise ValueError(f"samples: got {samples!r}; expected a vector of at least two finite numbers")

@@ -6,6 +6,7 @@ runs this module: ``python -m lib.workbench.measure.memory module:builder '{"arg
 
 import functools
 import importlib
+import itertools
 import json
 import os
 import re
@@ -16,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lib.workbench.measure.device import device, loaded_backend
 from lib.workbench.measure.exhaustion import attempt
@@ -113,7 +112,7 @@ def _torch_cpu_peak(function: Callable[[], Any]) -> Peak:
         function()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-    return Peak(int(max(np.cumsum(sizes), default=0)), "torch profiler memory events", 0)
+    return Peak(int(max(itertools.accumulate(sizes), default=0)), "torch profiler memory events", 0)
 
 
 def _torch_gpu_peak(function: Callable[[], Any]) -> Peak:
@@ -262,6 +261,8 @@ def calibration(mebibytes: int) -> Callable[[], None]:
     Example:
         >>> calibration(mebibytes=1)()
     """
+    import numpy as np
+
     return lambda: np.ones(mebibytes * 2**17).sum() and None
 
 

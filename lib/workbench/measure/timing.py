@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from lib.workbench.measure.estimates import Estimate, median_interval
 
 T = TypeVar("T")
@@ -64,8 +62,8 @@ class Contest:
 
         Both times of a round were taken one after the other, so what slows the machine cancels.
         """
-        ratios = np.divide(self[a].samples, self[b].samples)
-        return Estimate(float(np.median(ratios)), *median_interval(ratios, confidence))
+        ratios = [x / y for x, y in zip(self[a].samples, self[b].samples, strict=True)]
+        return Estimate(statistics.median(ratios), *median_interval(ratios, confidence))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {timing}" for name, timing in self.timings.items())
