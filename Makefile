@@ -14,12 +14,10 @@ TORCH_OPTIONS ?=
 COMPILE = _build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # The oldest Keras that lib promises to run on, read from where it is promised.
 KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.py)
-# In a container one is root, and JupyterLab starts for root only if told so.
-ALLOW_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 export PYTHONPATH := .
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help book test test-backends coverage lab execute bench gpu address lock clean
+.PHONY: help book test test-backends portability coverage lab execute bench gpu address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -43,6 +41,9 @@ test-backends: .venv/ready ## run the tests of lib's layers on JAX, on torch and
 	  test -z "$${CI:-}"; fi
 	PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BIN)/pytest -m backends tests
 
+portability: .venv/ready ## run notebooks and tests of lib as other machines would: make portability ONLY=SSE4
+	$(BIN)/python -m lib.press.portability $(if $(ONLY),--only '$(ONLY)')
+
 coverage: .venv/ready ## measure how much of lib the unit tests reach, all backends together
 	rm -f .coverage
 	$(BIN)/pytest tests -q --cov --cov-append --cov-report= -m 'not browser'
@@ -51,7 +52,7 @@ coverage: .venv/ready ## measure how much of lib the unit tests reach, all backe
 	$(BIN)/coverage report --show-missing --skip-covered
 
 lab: .venv/ready ## open JupyterLab at the chapters
-	$(BIN)/jupyter lab $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/book
+	$(BIN)/python -m lib.press.lab
 
 execute: .venv/ready ## re-run the notebooks and store their outputs and claims
 	$(BIN)/python -m lib.press.execute
