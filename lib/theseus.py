@@ -101,6 +101,11 @@ class ModuleReplacement(keras.layers.Layer):
         loaded goes on where it stopped. (Keras forgets the state of dropout elsewhere in the model.) Losses that a
         predecessor adds, and changes that it makes to its variables, are dropped.
 
+        With ``seed``, and with seeds for the dropout and the weights of all layers, training repeats to the bit in
+        one environment, in eager mode and in a graph. A layer that takes part in several trainings, as embeddings
+        that all of them share, goes on with its dropout where the last one left it, even if it is frozen: give each
+        training a :func:`twin` of it.
+
     Example:
         >>> dense = keras.layers.Dense
         >>> old, new = [[dense(8), dense(8)], [dense(8), dense(3)]], [dense(8), dense(3)]
@@ -514,6 +519,9 @@ class ReplacementRate(keras.callbacks.Callback):
 
 def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer of the same configuration and with the same weights, with a name of its own, and trainable.
+
+    Its dropout begins at the seed of the configuration, wherever that of the layer is; without a seed, at one that
+    ``keras.utils.set_random_seed`` decides.
 
     Args:
         layer: A built layer.

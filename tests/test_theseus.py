@@ -349,6 +349,25 @@ def test_equal_seeds_draw_equal_gates():
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("gates", GATES)
+def test_equal_seeds_train_to_the_same_weights_to_the_bit(gates, eager):
+    def trained():
+        old = [[dense(4, 1), layers.Dropout(0.5, seed=1)], dense(4, 2)]
+        new = [[dense(4, seed), layers.Dropout(0.5, seed=seed)] for seed in (3, 4)]
+        model = keras.Sequential([layers.Dropout(0.1, seed=5), ModuleReplacement(old, new, 0.5, gates, seed=6)])
+        model.compile("adam", "mse", run_eagerly=eager, jit_compile=False if eager else JIT)
+        for step in range(4):
+            model.train_on_batch(normal(16, 4, seed=step), normal(16, 4, seed=10 + step))
+        return values([*model.variables, *model.optimizer.variables])
+
+    keras.utils.set_random_seed(1)
+    one = trained()
+    keras.utils.set_random_seed(2)  # nothing in there asks for it
+    for a, b in zip(one, trained(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("gates", GATES)
 def test_what_is_computed(gates):
     """With one gate a batch the chosen module alone, else both."""

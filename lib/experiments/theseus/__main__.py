@@ -1,6 +1,7 @@
 """The records of chapter 9: ``python -m lib.experiments.theseus --scale cpu|gpu``.
 
-On a core of a CPU, "half" and "others" take two hours each, "few" one, "images" a quarter of one.
+On a core of a CPU, "half" and "others" take two hours each, "few" one, "images" a quarter of one, and the others
+minutes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ SIZES = {
 }
 
 SEEDS = {"cpu": 5, "gpu": 10}
+
+#: Of what takes seconds a seed.
+MORE_SEEDS = {"cpu": 10, "gpu": 20}
 
 #: A road, the number of blocks, those to start from, and the steps if they are not the usual ones.
 Road = tuple[str, int, str, int | None]
@@ -112,6 +116,26 @@ def _images(scale: str) -> records.Record:
     return _sweep("images", images_module.contest, cases, scale)
 
 
+def _contest(scale: str) -> records.Record:
+    """Pictures of clothes, 1,000 of them: three ways with more seeds, and all mixtures of old and new modules."""
+    ways: list[dict[str, Any]] = [{"way": "direct"}, {"way": "direct", "steps": 120}, {"way": "theseus"}]
+    cases = [{"seed": seed, "images": 1000, **way} for seed in range(MORE_SEEDS[scale]) for way in ways]
+    return _sweep("contest", _with_mixtures, cases, scale)
+
+
+def _with_mixtures(seed: int, way: str, **setting: Any) -> dict[str, Any]:
+    found = images_module.mixtures(seed, way, **setting)
+    accuracy = dict(zip(found["replaced"], found["accuracy"], strict=True))
+    return {**images_module.contest(seed, way, **setting), "mixtures": accuracy}
+
+
+def _gradients(scale: str) -> records.Record:
+    """How large the gradient of a new module is at its first step, by the replacement rate."""
+    rates = [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
+    cases = [{"seed": seed, "images": 1000, "rates": rates} for seed in range(MORE_SEEDS[scale])]
+    return _sweep("gradients", images_module.gradient_norms, cases, scale)
+
+
 def _costs(scale: str) -> records.Record:
     """Time of a step against that of the large network."""
     shapes = {
@@ -156,5 +180,6 @@ def _sweep(name: str, function: Callable, cases: list[dict[str, Any]], scale: st
 
 
 if __name__ == "__main__":
-    experiments = {"images": _images, "costs": _costs, "half": _half, "others": _others, "few": _few}
+    experiments = {"images": _images, "contest": _contest, "gradients": _gradients, "costs": _costs}
+    experiments |= {"half": _half, "others": _others, "few": _few}
     sys.exit(records.main(CHAPTER, experiments))

@@ -97,7 +97,7 @@ def mixtures(row: Row) -> dict[str, float]:
     """The accuracy of each mixture, by its pattern: "100" where the first of three modules is the successor's.
 
     Args:
-        row: of the record "mixtures" of the images, or one of the reviews that was looked into.
+        row: what ``images.mixtures`` finds, or a row of a record that was looked into.
 
     Example:
         >>> mixtures({"replaced": ["0", "1"], "accuracy": [0.9, 0.8]})

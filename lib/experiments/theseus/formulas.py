@@ -56,7 +56,7 @@ def tossed(rate: float | Schedule, steps: int, modules: int, seed: int = 0) -> N
     return np.stack(gates)
 
 
-def moved(optimizer: str, rates: ArrayLike, steps: int = 4000, seed: int = 0) -> NDArray[np.float64]:
+def moved(optimizer: str, rates: ArrayLike, steps: int = 4000, draws: int = 1) -> NDArray[np.float64]:
     """How far a weight moves that gets the gradient 1 in a share of the steps and 0 in the others.
 
     The distance is divided by that of a weight with the gradient 1 in all steps.
@@ -65,18 +65,22 @@ def moved(optimizer: str, rates: ArrayLike, steps: int = 4000, seed: int = 0) ->
         optimizer: "SGD" or "Adam", of Keras.
         rates: the share of the steps, (rates,).
         steps: how many.
-        seed: of the draws.
+        draws: how many weights there are of each rate. The steps of each are drawn anew, from one seed.
+
+    Returns:
+        Distances, (draws, rates).
 
     Example:
         >>> moved("SGD", [0.25, 1.0], steps=400).round(1)
-        array([0.2, 1. ])
+        array([[0.2, 1. ]])
     """
-    rates = np.append(np.asarray(rates, "float64"), 1.0)
-    weights = keras.Variable(np.zeros(len(rates), "float32"))
+    rates = np.asarray(rates, "float64")
+    share = np.append(np.tile(rates, draws), 1.0)
+    weights = keras.Variable(np.zeros(len(share), "float32"))
     stepper = getattr(keras.optimizers, optimizer)(1e-3)
     stepper.build([weights])
-    used = np.random.default_rng(seed).random((steps, len(rates))) < rates
+    used = np.random.default_rng(0).random((steps, len(share))) < share
     for gradient in used.astype("float32"):
         stepper.apply([keras.ops.convert_to_tensor(gradient)], [weights])
     distance = -keras.ops.convert_to_numpy(weights).astype("float64")
-    return distance[:-1] / distance[-1]
+    return (distance[:-1] / distance[-1]).reshape(draws, len(rates))

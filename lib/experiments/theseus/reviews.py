@@ -158,10 +158,10 @@ def random_blocks(count: int, seed: int) -> Layers:
 
 
 def linear_blocks(blocks: Layers) -> Layers:
-    """The same blocks, with linear attention in the place of the softmax, and all weights kept."""
+    """The same blocks, with linear attention in the place of the softmax, all weights and the dropout kept."""
     linear = []
     for block in blocks:
-        new = Block(Attention(HEADS, "linear"), INNER, DROPOUT)
+        new = Block(Attention(HEADS, "linear"), INNER, DROPOUT, seed=block.get_config()["seed"])
         new.build((None, None, HIDDEN))
         for name in ("attention.query", "attention.key", "attention.value", "attention.project", "attention_norm"):
             _part(new, name).set_weights(_part(block, name).get_weights())
@@ -186,6 +186,13 @@ def head(seed: int) -> Layers:
 def twins(layers: Sequence[keras.layers.Layer]) -> Layers:
     """New layers with the same weights."""
     return [twin(layer) for layer in layers]
+
+
+def rewound(first: keras.layers.Layer) -> keras.layers.Layer:
+    """A frozen layer once more, with the same weights, and with its dropout back at the seed."""
+    again = twin(first)
+    again.trainable = False
+    return again
 
 
 # --- what a model makes of the reviews ------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from lib.experiments.theseus.reviews import (
     pretrained,
     random_blocks,
     reviews,
+    rewound,
     twins,
 )
 from lib.experiments.training import train
@@ -111,6 +112,9 @@ def compress(
 ) -> Row:
     """One small model, trained along one road. One case of the record.
 
+    The same case gives the same numbers to the bit, whatever ran before it in the process: on one machine, with one
+    set of packages, and with the same number of threads.
+
     Args:
         seed: of everything.
         road: "fine-tuning" of the small model alone; "best blocks", the same from those blocks of the predecessor
@@ -139,6 +143,8 @@ def compress(
     run = _road(road)
     gc.collect()  # a Keras model refers to itself: those of the last case are still there
     old = predecessor(seed, teacher_steps)
+    # The embeddings drop out on every road, and the state of that goes on from one case to the next.
+    old = old._replace(first=rewound(old.first))
     data = reviews().train.first(sentences)
     task = Task(old, _start(start, old, blocks, seed), data, seed, steps, RATES[start], inside)
     clock = time.perf_counter()
