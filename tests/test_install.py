@@ -370,6 +370,7 @@ def test_what_pip_may_say_besides(log, sentence):
     [
         (errno.EROFS, r"a book/\.venv cannot be written: copy the book to a folder that is yours"),
         (errno.ENOSPC, r"The disk is full: make room, up to 300 MB"),
+        (errno.EIO, r"a book/\.venv: Input/output error; put it right"),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_named(checkout, inside, monkeypatch, number, sentence):

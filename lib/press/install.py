@@ -340,10 +340,12 @@ def explain(said: str, part: Part) -> str:
 
 
 def _explain_system(error: OSError) -> str:
-    """Why the system refused to write, and what to do, in one sentence."""
+    """Why the system refused, and what to do, in one sentence."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _no_space(PAGE.room)
-    return _not_writable(error.filename or ENVIRONMENT)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return _not_writable(ENVIRONMENT)
+    return f"{error.filename}: {error.strerror}; put it right and run this again."
 
 
 def _no_space(room: str) -> str:
