@@ -1,23 +1,106 @@
-"""What several test files share: skipping with a reason, and the built site."""
+"""What several test files share: their order, what no test leaves to the next, what they need, the built site."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pytest
+import search  # noqa: F401  (before any test file it chooses what hypothesis does)
 
 from lib.press import notebooks
 from lib.press import site as press
 
 #: What the pages are made from.
 SOURCES = ("book", "data/claims", "data/measured", "lib/press", "_static", "_templates", "_config.yml", "_toc.yml")
+
+
+# --- order ------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="run the files, and the tests in each, in another order"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("--shuffle")
+    return None if seed is None else f"shuffled: --shuffle {seed}"
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest then puts the tests together that share a fixture
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle the files and the tests of each; the cells of a notebook stay in order, every file stays whole."""
+    if (seed := config.getoption("--shuffle")) is None:
+        return
+    rng = random.Random(seed)
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    rng.shuffle(files)
+    for tests in files:
+        if tests[0].path.suffix != ".ipynb":
+            rng.shuffle(tests)
+    items[:] = [test for tests in files for test in tests]
+
+
+# --- what no test leaves to the next ----------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:  # noqa: ARG001
+    """A fixture of a file draws the same numbers whichever test asks for it first."""
+    _seed()
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Put back what is global: random numbers begin anew, and style, types, switches and the like are restored.
+
+    What is not loaded is not imported for this.
+    """
+    _seed()
+    folder, environment, errors = Path.cwd(), dict(os.environ), np.geterr()
+    keras, tensorflow, matplotlib = map(sys.modules.get, ("keras", "tensorflow", "matplotlib"))
+    types = (keras.config.floatx(), keras.config.dtype_policy()) if keras else None
+    eagerly = tensorflow.config.functions_run_eagerly() if tensorflow else False
+    style = dict.copy(matplotlib.rcParams) if matplotlib else None
+    yield
+    os.chdir(folder)
+    os.environ.update(environment)
+    np.seterr(**errors)
+    if types:
+        keras.config.set_floatx(types[0])
+        keras.config.set_dtype_policy(types[1])
+    if tensorflow and tensorflow.config.functions_run_eagerly() != eagerly:
+        tensorflow.config.run_functions_eagerly(eagerly)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    if style is not None:
+        dict.update(matplotlib.rcParams, style)
+    elif "matplotlib" in sys.modules:
+        sys.modules["matplotlib"].rc_file_defaults()
+
+
+def _seed() -> None:
+    """Keras takes the seeds of its layers from Python, backends have generators of their own."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+# --- what is needed ---------------------------------------------------------------------------------------
 
 
 def require(condition: bool, sentence: str) -> None:

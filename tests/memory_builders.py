@@ -37,14 +37,17 @@ def chain(jit: bool = False):
     return functools.partial(product, x, w)
 
 
-def thin_chain(segments: int | None, mode: str):
-    """A builder whose function takes the gradients of a sum over 16 dense layers; an output is N x N/2, 2 MiB."""
+def thin_chain(segments: int | None, mode: str, layers: int = 16):
+    """A builder whose function takes the gradients of a sum over dense layers; an output is N x N/2, 2 MiB.
+
+    In the mode "executor" the graph is hidden, so that TensorFlow's executor orders it.
+    """
     import keras
 
     from lib.recompute import Segment, checkpoint_sequence
 
-    layers = [keras.layers.Dense(32, "relu") for _ in range(16)]
-    network = checkpoint_sequence(layers, segments) if segments else Segment(layers)
+    chain = [keras.layers.Dense(32, "relu") for _ in range(layers)]
+    network = checkpoint_sequence(chain, segments) if segments else Segment(chain)
     x = keras.ops.ones((N * N // 64, 32))
     network.build(x.shape)
     weights = [weight.value for weight in network.trainable_variables]
@@ -64,7 +67,21 @@ def thin_chain(segments: int | None, mode: str):
             total = keras.ops.sum(network(x))
         return tape.gradient(total, [x, *weights])
 
-    return tf.function(step) if mode == "graph" else step
+    if mode == "eager":
+        return step
+    graph = tf.function(step)
+    return (lambda: graph()) if mode == "executor" else graph
+
+
+def branches():
+    """A builder whose function makes twelve N x N buffers, of which it needs one at a time and a sum.
+
+    A graph leaves the order open: all twelve may come first.
+    """
+    import tensorflow as tf
+
+    x = tf.ones((N, N))
+    return functools.partial(tf.function(lambda x: tf.add_n([tf.reduce_sum(x * i) for i in range(12)])), x)
 
 
 def hungry():

@@ -8,10 +8,11 @@ from math import comb
 import mpmath as mp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import pdist
+from search import examples
 
 from lib.angles import (
     angle,
@@ -156,7 +157,7 @@ def test_in_the_plane_the_angle_is_uniform():
     assert angle(2).entropy() == pytest.approx(np.log(np.pi))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(n=dimensions, q=probabilities)
 def test_quantiles_undo_probabilities(n, q):
     for law in angle(n), cosine(n):
@@ -164,7 +165,7 @@ def test_quantiles_undo_probabilities(n, q):
         assert law.sf(law.isf(q)) == pytest.approx(q, rel=1e-10) or law.isf(q) > 0.9 * law.support()[1]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(n=dimensions, q=probabilities)
 def test_angle_and_cosine_are_one_law_symmetric_about_the_right_angle(n, q):
     theta = angle(n).ppf(q)
@@ -415,7 +416,7 @@ def test_small_and_flat_angles_keep_their_digits(small):
     assert angle_between(x, y) == pytest.approx(np.arctan(small), abs=3e-16)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 2**32), n=st.integers(1, 20), a=st.floats(1e-300, 1e300), b=st.floats(1e-300, 1e300))
 def test_angles_ignore_length_and_agree_with_the_arccosine(seed, n, a, b):
     x, y = np.random.default_rng(seed).standard_normal((2, n))
@@ -522,7 +523,7 @@ def test_dimension_for_is_the_first_that_meets_the_union_bound(points, distortio
     assert meets[k - 1 :].all()  # and once met, it stays met
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(points=st.integers(2, 10**9), distortion=st.floats(1e-3, 0.999))
 def test_the_closed_form_is_enough_and_never_sharper(points, distortion):
     exact, closed = dimension_for(points, distortion), dimension_bound(points, distortion)

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from scipy import special, stats
+from search import examples, floats
 
 from lib import chain as module
 from lib.chain import Chain, checked, k_best, log_partition, marginals, sample, sequence_score, viterbi
@@ -516,12 +517,12 @@ def test_both_directions_can_agree_on_a_sequence_that_is_not_the_best():
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    spread=st.floats(0, 60),
-    share=st.floats(0, 0.9),
+    spread=floats(0, 60),
+    share=floats(0, 0.9),
     forbidden=st.sampled_from([-math.inf, -1e4, -3000.0, -70.0, -30.0]),
-    slope=st.floats(-12, 12),
+    slope=floats(-12, 12),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 def test_whichever_way_is_chosen_it_is_right(seed, spread, share, forbidden, slope):
     rng = np.random.default_rng(seed)
     e = spread * rng.uniform(-0.5, 0.5, (4, 12, 3))

@@ -23,9 +23,10 @@ from attention_references import (
     slopes_agree,
     value_and_gradients,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from search import examples
 
 from lib import chunkwise
 from lib.attention import cumulative_attention, delta_rule, gated_attention, linear_attention, retention
@@ -126,7 +127,7 @@ def test_the_gradient_is_that_of_the_readable_form(name):
         assert close(g, e, 1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.sampled_from(FORMS), st.integers(1, TIME - 1), st.sampled_from([1.0, 1e3]))
 def test_no_token_sees_the_future(name, cut, size):
     function, inputs = forms(EVERYTHING, 8)[name]
@@ -140,7 +141,7 @@ def test_no_token_sees_the_future(name, cut, size):
     assert np.max(np.abs(first - second)) <= 1e-5 * max(1, np.max(np.abs(first)))
 
 
-@settings(max_examples=4 if BACKEND == "jax" else 10, deadline=None)
+@examples(4 if BACKEND == "jax" else 10)
 @given(st.sampled_from(FORMS), st.sampled_from([1, 5, 16, 50]))
 def test_the_chunk_does_not_change_the_result(name, chunk):
     (function, inputs), (other, _) = forms(padding(), 8)[name], forms(padding(), chunk)[name]

@@ -8,9 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import lifted_out, require
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from search import examples
 
 from lib.attention import Attention, softmax_attention
 from lib.experiments.attention import alternatives, costs, decoder, decoding, drawings, language, recall, weights
@@ -160,7 +161,7 @@ def test_hashing_finds_the_same_vector_and_misses_the_opposite_one():
 
 
 @given(st.integers(1, 23))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_no_matrix_of_a_rank_is_nearer_than_the_best_one(size):
     q, k, _ = normal(3, 24, 8, seed=5)
     W = alternatives.weights(q, k)

@@ -206,7 +206,7 @@ def test_linear_forms_need_bytes_in_proportion_to_the_tokens():
 def test_softmax_holds_the_bytes_that_were_derived():
     peak = measure.peak_memory(costs.build("softmax", 1024))
     ratio = peak.bytes / costs.bytes_needed("softmax", 1024, 64, heads=8)
-    assert 0.9 < ratio < (1.1 if BACKEND == "torch" else 2)  # TensorFlow may run two operations at a time
+    assert 0.9 < ratio < (1.1 if BACKEND == "torch" else 2)  # TensorFlow counts a recycled block in full
 
 
 def test_memory_is_measured_in_a_process_of_its_own():

@@ -8,7 +8,7 @@ from itertools import chain, pairwise
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import ops
@@ -381,7 +381,6 @@ ADAM_BOUND = 0.1 / np.sqrt(0.001 * (1 - 0.9**2 / 0.999))
 
 
 @given(arrays(np.float64, st.integers(1, 300), elements=st.floats(-1e3, -1e-6) | st.floats(1e-6, 1e3)))
-@settings(deadline=None)
 def test_no_gradients_move_a_weight_further_than_the_bound_of_adam(gradients):
     assert np.abs(adam_steps(gradients)).max() <= ADAM_BOUND * (1 + 1e-9)
 

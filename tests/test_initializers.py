@@ -7,11 +7,11 @@ import keras
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from keras import ops
 from numpy.polynomial.legendre import leggauss
 from scipy import integrate, stats
+from search import examples, floats
 
 from lib.initializers import (
     DeltaOrthogonal,
@@ -370,8 +370,8 @@ def test_gains_of_record():
     assert activation_gain(lambda x: x**2) == near(3**-0.5)
 
 
-@settings(max_examples=25, deadline=None)
-@given(shift=st.floats(-3, 3), slope=st.floats(-1, 1))
+@examples(25)
+@given(shift=floats(-3, 3), slope=floats(-1, 1))
 def test_a_kink_may_lie_anywhere(shift, slope):
     def half(c):  # E[relu(z - c)²]
         return (1 + c**2) * stats.norm.sf(c) - c * stats.norm.pdf(c)
@@ -486,8 +486,8 @@ def test_correlation_maps_agree_with_simulation(activation):
     assert correlation_map(activation, 0.6) == pytest.approx(simulated, abs=5 * deviation)
 
 
-@settings(max_examples=15, deadline=None)
-@given(shift=st.floats(-2, 2), rho=st.floats(0, 1))
+@examples(15)
+@given(shift=floats(-2, 2), rho=floats(0, 1))
 def test_a_map_keeps_one_and_grows_with_positive_correlation(shift, rho):
     opposite, nearer, value, one = correlation_map(lambda x: ops.tanh(x - shift), np.array([-rho, rho / 2, rho, 1]))
     assert one == pytest.approx(1, abs=1e-12)

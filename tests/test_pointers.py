@@ -5,10 +5,11 @@ import math
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from scipy.special import expit, log_softmax, logit, logsumexp
+from search import examples
 
 from lib.pointers import (
     SpanPointer,
@@ -29,7 +30,7 @@ BACKEND = keras.backend.backend()
 QUICK = {"jit_compile": BACKEND == "jax"}  # XLA takes longer to compile these than they take to run
 MODES = {"tensorflow": ["eager", "graph", "xla"], "jax": ["eager", "jit"], "torch": ["eager"]}[BACKEND]
 TINY = 1.2e-38  # below it float32 may count as 0
-few = settings(max_examples=25, deadline=None)
+few = examples(25)
 
 
 def array(x):

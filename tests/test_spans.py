@@ -434,9 +434,9 @@ def test_two_thousand_sentences_are_scored_in_milliseconds():
     rng = np.random.default_rng(0)
     tags = rng.integers(0, 4, (2000, 40))
     gold = np.where(np.arange(40) < rng.integers(1, 41, (2000, 1)), tags, -1)
-    started = time.perf_counter()
+    started = time.process_time()  # what other processes take does not count
     result = score_tags(gold, tags, SEGMENT_ALPHABET)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert result == Score(result.gold, result.gold, result.gold)
     assert result.gold > 10_000
 

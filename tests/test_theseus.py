@@ -9,9 +9,10 @@ from itertools import product
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
+from search import examples, floats
 
 from lib.bert import Block, Encoder, SelfAttention
 from lib.theseus import GATES, ModuleReplacement, ReplacementRate, anti_curriculum, curriculum, twin
@@ -21,8 +22,8 @@ pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
 BACKEND = keras.backend.backend()
 JIT = False if BACKEND == "tensorflow" else "auto"  # XLA takes long to compile, and has a test of its own
 serializable = keras.saving.register_keras_serializable(package="test_theseus")
-few = settings(deadline=None, max_examples=15)
-rates = st.floats(0, 1, width=32)
+few = examples(15)
+rates = floats(0, 1)
 
 
 def array(x):
@@ -625,7 +626,7 @@ def test_an_anti_curriculum_falls_in_a_straight_line(pair, steps, step):
 
 
 @few
-@given(st.floats(-2, 3, width=32), st.floats(-2, 3, width=32))
+@given(floats(-2, 3), floats(-2, 3))
 def test_any_schedule_of_keras_is_clipped(first, last):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [first, last])
     body = ModuleReplacement([Affine()], [Affine()], schedule, "mean")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -134,10 +135,11 @@ def _tensorflow_step(network: Segment, x: Tensor, mode: str) -> Callable[[], lis
         return [loss, *(2 * tf.nn.l2_loss(one) for one in tape.gradient(loss, [x, *weights]))]
 
     if mode == "eager":
-        return lambda: step(x)
+        return partial(step, x)
     function = tf.function(step, jit_compile=mode == "XLA", autograph=False)
-    compiled = function.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))  # many are made, each for one shape
-    return lambda: compiled(x)
+    # Traced here: many are made, each for one shape, and TensorFlow would warn that calls trace so often.
+    function.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))
+    return partial(function, x)
 
 
 def _jax_step(network: Segment, x: Tensor) -> Callable[[], list[Tensor]]:
