@@ -63,11 +63,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:  # noqa: ARG001
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Put back what is global: random numbers begin anew, and style, types, switches and the like are restored.
-
-    What is not loaded is not imported for this.
-    """
+    """Every test begins with the same random numbers, and leaves what is global as it was."""
     _seed()
+    with restored():
+        yield
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Put back the folder, environment, NumPy's errors, types of Keras, TensorFlow's switch, Matplotlib's style.
+
+    What is not loaded is not imported for this. Variables that an import has added stay.
+    """
     folder, environment, errors = Path.cwd(), dict(os.environ), np.geterr()
     keras, tensorflow, matplotlib = map(sys.modules.get, ("keras", "tensorflow", "matplotlib"))
     types = (keras.config.floatx(), keras.config.dtype_policy()) if keras else None

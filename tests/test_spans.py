@@ -229,6 +229,7 @@ def test_a_label_that_is_none_is_refused(label):
 
 
 @every_alphabet
+@pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_labels_spell_what_seqeval_reads_in_its_default_mode(alphabet):
     @given(sentences(alphabet))
     def agrees(labels):
@@ -247,6 +248,7 @@ def test_legal_labels_spell_what_seqeval_reads_in_its_strict_mode(alphabet, sche
 
 
 @every_alphabet
+@pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_a_batch_of_tags_is_read_as_its_sentences_are(alphabet):
     @given(st.lists(sentences(alphabet), min_size=1, max_size=5))
     def agrees(batch):
@@ -395,6 +397,7 @@ def test_spans_of_a_score_may_overlap_and_count_once():
 
 
 @every_alphabet
+@pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_scores_are_those_of_seqeval(alphabet):
     @given(batches(alphabet))
     def agrees(batch):
@@ -418,6 +421,7 @@ def test_scores_are_those_of_seqeval(alphabet):
         *((alphabet, kinds) for alphabet in (BIO, BMES) for kinds in (None, ["PER"], ["LOC", "PER"], [])),
     ],
 )
+@pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_tags_are_scored_as_their_spans_are(alphabet, kinds):
     @given(batches(alphabet), st.integers(0, len(alphabet) - 1))
     def agrees(batch, tag_of_padding):

@@ -1,0 +1,82 @@
+"""Truths about what the test files share: another order, nothing left behind, floats that a backend can hold."""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import conftest
+import keras
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from matplotlib import pyplot as plt
+from search import examples, floats
+
+ITEMS = [
+    SimpleNamespace(path=Path(file), name=f"{file}:{i}")
+    for file in ("tests/test_a.py", "tests/test_b.py", "book/c.ipynb", "tests/test_d.py")
+    for i in range(20)
+]
+
+
+def shuffled(seed):
+    items = ITEMS.copy()
+    conftest.pytest_collection_modifyitems(SimpleNamespace(getoption=lambda _: seed), items)
+    return items
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_shuffle_keeps_files_whole_and_the_cells_of_a_notebook_in_order(seed):
+    items = shuffled(seed)
+    assert sorted(item.name for item in items) == sorted(item.name for item in ITEMS)
+    files = [str(item.path) for item in items]
+    assert sum(a != b for a, b in pairwise(files)) == 3
+    cells, tests = ([item for item in some if item.path.suffix == ".ipynb"] for some in (items, ITEMS))
+    assert cells == tests
+    a, b = ([item for item in some if item.path.stem == "test_a"] for some in (items, ITEMS))
+    assert a != b
+
+
+def test_a_shuffle_repeats_by_its_seed_and_is_off_without_one():
+    assert shuffled(1) == shuffled(1) != shuffled(2)
+    assert shuffled(None) == ITEMS
+
+
+def test_what_is_global_is_put_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_A_VARIABLE", "before")
+
+    def state():
+        types = keras.config.floatx(), keras.config.dtype_policy().name
+        return Path.cwd(), os.environ["BOOK_A_VARIABLE"], np.geterr(), types, dict(mpl.rcParams), plt.get_fignums()
+
+    plt.close("all")
+    before = state()
+    with conftest.restored():
+        os.chdir(tmp_path)
+        os.environ["BOOK_A_VARIABLE"] = "after"
+        np.seterr(all="raise")
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        mpl.rcParams["axes.titlelocation"] = "left"
+        plt.figure()
+        assert all(a != b for a, b in zip(before, state(), strict=True))
+    assert state() == before
+
+
+@pytest.mark.parametrize("high", [0.9, 1.0])
+def test_floats_are_those_of_a_backend(high):
+    @examples(300)
+    @given(floats(-high, high))
+    def hold(x):
+        assert -high <= x <= high
+        assert np.float32(x) == x
+        assert x == 0 or abs(x) >= np.finfo("float32").smallest_normal
+
+    hold()
+
+
+def test_examples_are_in_proportion_to_those_of_the_profile():
+    assert examples(15).max_examples / 15 == settings().max_examples / 100
+    assert settings().deadline is None
