@@ -11,13 +11,16 @@ PYTEST ?= $(BIN)/pytest --nbval -n 2 --dist loadscope
 # A CPU build of torch; where your index has none, name another: TORCH=torch==2.13.0, or pass TORCH_OPTIONS to pip.
 TORCH ?= torch==2.13.0+cpu
 TORCH_OPTIONS ?=
+# Two workers, a file each.
+BACKENDS = $(BIN)/pytest tests -n 2 --dist loadscope -m backends
+HAS_TORCH = $(BIN)/python -c 'import torch' 2>/dev/null
 COMPILE = _build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # The oldest Keras that lib promises to run on, read from where it is promised.
 KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.py)
 export PYTHONPATH := .
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help book test test-backends portability coverage lab execute bench gpu address lock clean
+.PHONY: help book test test-backends search portability coverage lab execute bench gpu address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -31,20 +34,22 @@ test: .venv/ready ## lint, build the site, run unit tests, page tests and every 
 	@$(BIN)/python -m lib.press.site
 	$(PYTEST)
 
-test-backends: .venv/ready ## run the tests of lib's layers on JAX, on torch and on the oldest Keras
-	$(BIN)/pip install -q -r requirements-backends.txt
-	$(BIN)/pip install -q $(TORCH_OPTIONS) '$(TORCH)' || true
-	$(BIN)/pip install -q --no-deps --upgrade --target .venv/keras-minimum keras==$(KERAS_MINIMUM)
-	KERAS_BACKEND=jax $(BIN)/pytest -m backends tests
-	if $(BIN)/python -c 'import torch' 2>/dev/null; then KERAS_BACKEND=torch $(BIN)/pytest -m backends tests; \
+test-backends: .venv/backends ## run the tests of lib's layers on JAX, on torch and on the oldest Keras
+	KERAS_BACKEND=jax $(BACKENDS)
+	if $(HAS_TORCH); then KERAS_BACKEND=torch $(BACKENDS); \
 	else echo 'Skipped: no $(TORCH) was found. Name a CPU build by TORCH and TORCH_OPTIONS (see the Makefile).'; \
 	  test -z "$${CI:-}"; fi
-	PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BIN)/pytest -m backends tests
+	PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BACKENDS)
+
+search: .venv/backends ## search for counterexamples at random, long, on every backend
+	HYPOTHESIS_PROFILE=search $(BIN)/pytest tests -n 2 --dist loadscope -m hypothesis
+	for backend in jax torch; do \
+	  HYPOTHESIS_PROFILE=search KERAS_BACKEND=$$backend $(BACKENDS) -m 'hypothesis and backends'; done
 
 portability: .venv/ready ## run notebooks and tests of lib as other machines would: make portability ONLY=SSE4
 	$(BIN)/python -m lib.press.portability $(if $(ONLY),--only '$(ONLY)')
 
-coverage: .venv/ready ## measure how much of lib the unit tests reach, all backends together
+coverage: .venv/backends ## measure how much of lib the unit tests reach, all backends together
 	rm -f .coverage
 	$(BIN)/pytest tests -q --cov --cov-append --cov-report= -m 'not browser'
 	for backend in jax torch; do \
@@ -57,9 +62,7 @@ lab: .venv/ready ## open JupyterLab at the chapters
 execute: .venv/ready ## re-run the notebooks and store their outputs and claims
 	$(BIN)/python -m lib.press.execute
 
-bench: .venv/ready ## measure lib against its peers
-	$(BIN)/pip install -q -r requirements-backends.txt
-	$(BIN)/pip install -q $(TORCH_OPTIONS) '$(TORCH)' || true
+bench: .venv/backends ## measure lib against its peers
 	$(BIN)/pip install -q --no-deps -r requirements-bench.txt
 	$(BIN)/pytest tests/bench -o python_files='bench_*.py' --benchmark-only --benchmark-columns=min,median,rounds
 
@@ -88,3 +91,10 @@ clean: ## remove what was built, but no data and no recorded run
 
 .venv/ready: requirements-book.lock requirements.lock
 	@$(PYTHON) lib/press/install.py
+
+# JAX, torch and the oldest Keras, in the environment of the book.
+.venv/backends: .venv/ready requirements-backends.txt
+	$(BIN)/pip install -q -r requirements-backends.txt
+	$(BIN)/pip install -q $(TORCH_OPTIONS) '$(TORCH)' || true
+	$(BIN)/pip install -q --no-deps --upgrade --target .venv/keras-minimum keras==$(KERAS_MINIMUM)
+	@$(HAS_TORCH) && touch $@ || true

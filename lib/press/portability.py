@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -152,7 +153,9 @@ def differences(machine: Machine, chapters: Sequence[Path], *, tests: bool = Tru
 def copy(root: Path, folder: Path) -> Path:
     """A copy of the checkout, without what was built or fetched."""
     shutil.copytree(root, folder, ignore=shutil.ignore_patterns(".git", ".venv", "_build", "cache", "__pycache__"))
-    (folder / "data" / "cache").symlink_to(root / "data" / "cache")
+    cache = root / "data" / "cache"
+    cache.mkdir(exist_ok=True)
+    (folder / "data" / "cache").symlink_to(cache)
     return folder
 
 
@@ -176,10 +179,14 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [of_today()] if options.only == "today" else [m for m in MACHINES if options.only in (None, m.name)]
     paths = [path.resolve() for path in options.notebook] or notebooks.chapters()
-    found = {machine.name: differences(machine, paths, tests=not options.no_tests) for machine in chosen}
-    for name, chapters in found.items():
-        for difference in (one for several in chapters.values() for one in several):
-            print(f"{name} · {difference.place}: " + "\n    ".join(difference.sentences[:3]))
+    found = {}
+    for machine in chosen:
+        start = time.perf_counter()
+        print(f"Playing {machine.name} …", flush=True)
+        found[machine.name] = differences(machine, paths, tests=not options.no_tests)
+        for difference in (one for several in found[machine.name].values() for one in several):
+            print(f"{machine.name} · {difference.place}: " + "\n    ".join(difference.sentences[:3]))
+        print(f"Played {machine.name} in {time.perf_counter() - start:.0f} s.", flush=True)
     print(table(found))
     if any(several for chapters in found.values() for several in chapters.values()):
         sys.exit("make portability: the book does not hold on every machine; the differences stand above")
