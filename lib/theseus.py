@@ -101,10 +101,11 @@ class ModuleReplacement(keras.layers.Layer):
         loaded goes on where it stopped. (Keras forgets the state of dropout elsewhere in the model.) Losses that a
         predecessor adds, and changes that it makes to its variables, are dropped.
 
-        With ``seed``, and with seeds for the dropout and the weights of all layers, training repeats to the bit in
-        one environment, in eager mode and in a graph. A layer that takes part in several trainings, as embeddings
-        that all of them share, goes on with its dropout where the last one left it, even if it is frozen: give each
-        training a :func:`twin` of it.
+        With ``seed``, and with seeds for the dropout and the weights of all layers, training draws the same numbers
+        again. In one thread it repeats to the bit. In several, TensorFlow's graph may round a gradient of wide
+        blocks otherwise from run to run; which kernel does so is not known. A layer that takes part in several
+        trainings, as embeddings that all of them share, goes on with its dropout where the last one left it, even
+        if it is frozen: give each training a :func:`twin` of it.
 
     Example:
         >>> dense = keras.layers.Dense
