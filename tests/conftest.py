@@ -1,21 +1,17 @@
-"""What several test files share: their order, what no test leaves to the next, what they need, the built site."""
+"""What pytest does for every test: its order, what it leaves to the next, the site and the backend it asks for."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import random
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import pytest
 import search  # noqa: F401  (before any test file it chooses what hypothesis does)
+from shared import require, restored, seed_everything, shuffled
 
 from lib.press import notebooks
 from lib.press import site as press
@@ -40,16 +36,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)  # pytest then puts the tests together that share a fixture
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle the files and the tests of each; the cells of a notebook stay in order, every file stays whole."""
-    if (seed := config.getoption("--shuffle")) is None:
-        return
-    rng = random.Random(seed)
-    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    rng.shuffle(files)
-    for tests in files:
-        if tests[0].path.suffix != ".ipynb":
-            rng.shuffle(tests)
-    items[:] = [test for tests in files for test in tests]
+    if (seed := config.getoption("--shuffle")) is not None:
+        items[:] = shuffled(items, seed)
 
 
 # --- what no test leaves to the next ----------------------------------------------------------------------
@@ -58,62 +46,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:  # noqa: ARG001
     """A fixture of a file draws the same numbers whichever test asks for it first."""
-    _seed()
+    seed_everything()
 
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """Every test begins with the same random numbers, and leaves what is global as it was."""
-    _seed()
+    seed_everything()
     with restored():
         yield
 
 
-@contextmanager
-def restored() -> Iterator[None]:
-    """Put back the folder, environment, NumPy's errors, types of Keras, TensorFlow's switch, Matplotlib's style.
-
-    What is not loaded is not imported for this. Variables that an import has added stay.
-    """
-    folder, environment, errors = Path.cwd(), dict(os.environ), np.geterr()
-    keras, tensorflow, matplotlib = map(sys.modules.get, ("keras", "tensorflow", "matplotlib"))
-    types = (keras.config.floatx(), keras.config.dtype_policy()) if keras else None
-    eagerly = tensorflow.config.functions_run_eagerly() if tensorflow else False
-    style = dict.copy(matplotlib.rcParams) if matplotlib else None
-    yield
-    os.chdir(folder)
-    os.environ.update(environment)
-    np.seterr(**errors)
-    if types:
-        keras.config.set_floatx(types[0])
-        keras.config.set_dtype_policy(types[1])
-    if tensorflow and tensorflow.config.functions_run_eagerly() != eagerly:
-        tensorflow.config.run_functions_eagerly(eagerly)
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
-    if style is not None:
-        dict.update(matplotlib.rcParams, style)
-    elif "matplotlib" in sys.modules:
-        sys.modules["matplotlib"].rc_file_defaults()
-
-
-def _seed() -> None:
-    """Keras takes the seeds of its layers from Python, backends have generators of their own."""
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    if "tensorflow" in sys.modules:
-        sys.modules["tensorflow"].random.set_seed(0)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
-
-
 # --- what is needed ---------------------------------------------------------------------------------------
-
-
-def require(condition: bool, sentence: str) -> None:
-    """Skip the test, saying why, unless the condition holds; in continuous integration fail instead."""
-    if not condition:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(sentence)
 
 
 @pytest.fixture(scope="session")
@@ -183,21 +127,3 @@ def quick_to_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-def lifted_out(chapter: str, modules: tuple[str, ...], folder: Path, preamble: str = "") -> str:
-    """What the script of a chapter prints last, in a folder that holds these modules of lib and nothing else."""
-    cells = notebooks.read(notebooks.ROOT / "book" / f"{chapter}.ipynb").cells
-    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
-    assert len([line for line in script.split("\n") if line.strip()]) <= 25
-    assert "workbench" not in script
-    (folder / "script.py").write_text(f"{preamble}\n{script}\n", encoding="utf8")
-    (folder / "lib").mkdir()
-    for module in modules:
-        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", folder / "lib")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    run = subprocess.run(
-        [sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.split("\n")[-2]

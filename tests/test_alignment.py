@@ -6,9 +6,9 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from conftest import require
 from hypothesis import example, given
 from hypothesis import strategies as st
+from shared import require
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from lib.alignment import SPECIAL, Normalized, align, character_span, normalize, token_span

@@ -7,11 +7,11 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import lifted_out, require
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from search import examples
+from shared import lifted_out, require
 
 from lib.attention import Attention, softmax_attention
 from lib.experiments.attention import alternatives, costs, decoder, decoding, drawings, language, recall, weights

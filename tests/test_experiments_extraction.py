@@ -9,10 +9,10 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import lifted_out, require
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from shared import lifted_out, require
 
 from lib.alignment import align
 from lib.bert import Encoder

@@ -6,8 +6,8 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import lifted_out
 from keras import ops
+from shared import lifted_out
 
 from lib import checkpoints
 from lib.experiments.recompute import batches, drawings, formulas, networks, segments

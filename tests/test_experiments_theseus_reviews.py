@@ -9,8 +9,8 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import lifted_out, require
 from scipy.stats import linregress
+from shared import lifted_out, require
 
 from lib.bert import Encoder
 from lib.experiments.theseus import answers, comparison, costs, drawings, formulas, images, reviews, roads

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import require
+from shared import require
 
 from lib.press import install, notebooks
 from lib.workbench import corpora
@@ -583,14 +583,3 @@ def test_one_range_of_pythons_is_named_everywhere():
     assert f"Python 3.{low[1]} to 3.{high[1]}" in readme
     assert f"Python 3.{low[1]} to 3.{high[1]} is needed" in SCRIPT.read_text(encoding="utf8")
     assert f"--python-version 3.{low[1]} " in (ROOT / "Makefile").read_text(encoding="utf8")
-
-
-@pytest.mark.parametrize(("user", "allowed"), [(0, True), (1000, False)])
-def test_lab_starts_for_root_too(tmp_path, user, allowed):
-    require(shutil.which("make") is not None, "make is not installed")
-    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
-    (tmp_path / "id").chmod(0o755)
-    variables = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    run = subprocess.run(["make", "-n", "lab"], cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
-    (command,) = (line for line in run.stdout.splitlines() if "jupyter lab" in line)
-    assert ("--allow-root" in command) == allowed

@@ -30,7 +30,7 @@ def test_what_may_wait_in_a_graph_does_not_in_the_order_of_the_program():
 
 def test_every_operation_waits_for_the_one_before():
     ordered = chained(lambda x: tf.add_n([tf.sin(x * i) for i in range(5)]), tf.ones(3))
-    graph = ordered.func.get_concrete_function(*ordered.args).graph
+    graph = ordered.func.graph
     computing = [op for op in graph.get_operations() if op.type not in ("Placeholder", "Identity")]
     assert [op.type for op in computing].count("Sin") == 5
     for earlier, later in pairwise(computing):
@@ -43,7 +43,7 @@ def test_what_nobody_needs_is_not_waited_for():
         return tf.cos(x)
 
     ordered = chained(function, tf.ones(3))
-    operations = ordered.func.get_concrete_function(*ordered.args).graph.get_operations()
+    operations = ordered.func.graph.get_operations()
     [sine, cosine] = (op for op in operations if op.type in ("Sin", "Cos"))
     assert not sine.control_inputs
     assert not cosine.control_inputs

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import require
 from playwright.sync_api import Browser, Page, sync_playwright
+from shared import require
 
 from lib.press import notebooks
 from lib.press.site import documents

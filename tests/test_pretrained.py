@@ -9,12 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import require
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import ops
 from safetensors.numpy import load_file, save_file
+from shared import require
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from lib.bert import Encoder, SelfAttention

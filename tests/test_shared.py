@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
-import conftest
 import keras
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from matplotlib import pyplot as plt
 from search import examples, floats
+from shared import restored, shuffled
 
 ITEMS = [
     SimpleNamespace(path=Path(file), name=f"{file}:{i}")
@@ -21,15 +21,9 @@ ITEMS = [
 ]
 
 
-def shuffled(seed):
-    items = ITEMS.copy()
-    conftest.pytest_collection_modifyitems(SimpleNamespace(getoption=lambda _: seed), items)
-    return items
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_a_shuffle_keeps_files_whole_and_the_cells_of_a_notebook_in_order(seed):
-    items = shuffled(seed)
+    items = shuffled(ITEMS, seed)
     assert sorted(item.name for item in items) == sorted(item.name for item in ITEMS)
     files = [str(item.path) for item in items]
     assert sum(a != b for a, b in pairwise(files)) == 3
@@ -39,9 +33,8 @@ def test_a_shuffle_keeps_files_whole_and_the_cells_of_a_notebook_in_order(seed):
     assert a != b
 
 
-def test_a_shuffle_repeats_by_its_seed_and_is_off_without_one():
-    assert shuffled(1) == shuffled(1) != shuffled(2)
-    assert shuffled(None) == ITEMS
+def test_a_shuffle_repeats_by_its_seed():
+    assert shuffled(ITEMS, 1) == shuffled(ITEMS, 1) != shuffled(ITEMS, 2)
 
 
 def test_what_is_global_is_put_back(tmp_path, monkeypatch):
@@ -53,7 +46,7 @@ def test_what_is_global_is_put_back(tmp_path, monkeypatch):
 
     plt.close("all")
     before = state()
-    with conftest.restored():
+    with restored():
         os.chdir(tmp_path)
         os.environ["BOOK_A_VARIABLE"] = "after"
         np.seterr(all="raise")

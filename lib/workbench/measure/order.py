@@ -12,8 +12,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 
 def in_program_order(function: Callable[[], Any]) -> Callable[[], Any]:
     """The function with its graph in the order of the program.
@@ -25,6 +23,7 @@ def in_program_order(function: Callable[[], Any]) -> Callable[[], Any]:
     Returns:
         A function of no arguments that computes the same, as a flat list of tensors.
     """
+    import numpy as np
     import tensorflow as tf
 
     traced = getattr(function, "func", None)
@@ -40,8 +39,10 @@ def in_program_order(function: Callable[[], Any]) -> Callable[[], Any]:
         )
 
     arguments = tf.nest.flatten((function.args, function.keywords))
-    tensors = [x for x in arguments if tf.is_tensor(x) or isinstance(x, np.ndarray)]
-    return functools.partial(tf.function(ordered, autograph=False), *tensors, *concrete.captured_inputs)
+    tensors = [tf.convert_to_tensor(x) for x in arguments if tf.is_tensor(x) or isinstance(x, np.ndarray)]
+    tensors += concrete.captured_inputs
+    # Concrete at once: a new function for each measurement would look to TensorFlow like one that is traced anew.
+    return functools.partial(tf.function(ordered, autograph=False).get_concrete_function(*tensors), *tensors)
 
 
 def is_compiled(function: Callable[[], Any]) -> bool:

@@ -1,0 +1,91 @@
+"""What several test files share, apart from ``conftest``, of which there are two: in tests and in book."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.press import notebooks
+
+
+def shuffled(items: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:
+    """The files, and the tests of each, in another order: every file whole, the cells of a notebook in theirs."""
+    rng = random.Random(seed)
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    rng.shuffle(files)
+    for tests in files:
+        if tests[0].path.suffix != ".ipynb":
+            rng.shuffle(tests)
+    return [test for tests in files for test in tests]
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Put back the folder, environment, NumPy's errors, types of Keras, TensorFlow's switch, Matplotlib's style.
+
+    What is not loaded is not imported for this. Variables that an import has added stay.
+    """
+    folder, environment, errors = Path.cwd(), dict(os.environ), np.geterr()
+    keras, tensorflow, matplotlib = map(sys.modules.get, ("keras", "tensorflow", "matplotlib"))
+    types = (keras.config.floatx(), keras.config.dtype_policy()) if keras else None
+    eagerly = tensorflow.config.functions_run_eagerly() if tensorflow else False
+    style = dict.copy(matplotlib.rcParams) if matplotlib else None
+    yield
+    os.chdir(folder)
+    os.environ.update(environment)
+    np.seterr(**errors)
+    if types:
+        keras.config.set_floatx(types[0])
+        keras.config.set_dtype_policy(types[1])
+    if tensorflow and tensorflow.config.functions_run_eagerly() != eagerly:
+        tensorflow.config.run_functions_eagerly(eagerly)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    if style is not None:
+        dict.update(matplotlib.rcParams, style)
+    elif "matplotlib" in sys.modules:
+        sys.modules["matplotlib"].rc_file_defaults()
+
+
+def seed_everything() -> None:
+    """Keras takes the seeds of its layers from Python, backends have generators of their own."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Skip the test, saying why, unless the condition holds; in continuous integration fail instead."""
+    if not condition:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(sentence)
+
+
+def lifted_out(chapter: str, modules: tuple[str, ...], folder: Path, preamble: str = "") -> str:
+    """What the script of a chapter prints last, in a folder that holds these modules of lib and nothing else."""
+    cells = notebooks.read(notebooks.ROOT / "book" / f"{chapter}.ipynb").cells
+    script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
+    assert len([line for line in script.split("\n") if line.strip()]) <= 25
+    assert "workbench" not in script
+    (folder / "script.py").write_text(f"{preamble}\n{script}\n", encoding="utf8")
+    (folder / "lib").mkdir()
+    for module in modules:
+        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", folder / "lib")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split("\n")[-2]
