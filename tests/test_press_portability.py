@@ -81,7 +81,7 @@ def test_a_copy_leaves_out_what_was_built_or_fetched(tmp_path):
     for name in ("lib/__pycache__", "data/cache", "_build", ".venv", ".git", "book"):
         (root / name).mkdir(parents=True)
     (root / "data" / "cache" / "archive").touch()
-    folder = portability.copy(root, tmp_path / "a folder with späces")
+    folder = portability.copy(root, tmp_path / "a folder with spaces")
     assert {path.name for path in folder.iterdir()} == {"lib", "data", "book"}
     assert not (folder / "lib" / "__pycache__").exists()
     assert (folder / "data" / "cache" / "archive").exists()  # fetched once, not twice

@@ -63,7 +63,7 @@ MACHINES = (
     Machine(
         "another place",
         {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TZ": "Asia/Kathmandu"},
-        folder="a folder with späces",
+        folder="a folder with spaces",
     ),
 )
 
