@@ -317,7 +317,10 @@ def test_a_text_that_has_a_special_token_literally_goes_on_after_it():
 
 def test_the_library_is_saved_and_loaded_as_bert_s_files_are(tmp_path):
     library().save(str(tmp_path / "tokenizer.json"))
-    assert json.loads((tmp_path / "tokenizer.json").read_text())["normalizer"]["type"] == "BertNormalizer"
+    assert (
+        json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf8"))["normalizer"]["type"]
+        == "BertNormalizer"
+    )
     text = "İstanbul Ünal [SEP] cafe\u0301"
     encoded = word_pieces(tmp_path / "tokenizer.json").encode(text)
     assert encoded.tokens == ["istanbul", "unal", "[SEP]", "cafe"]

@@ -105,7 +105,7 @@ def test_the_table_hands_over_a_record_only_when_asked(tmp_path, monkeypatch):
     assert not file.exists()
     monkeypatch.setenv(claims.RECORD_VARIABLE, str(file))
     table = ledger.table()
-    first, second = json.loads(file.read_text())
+    first, second = json.loads(file.read_text(encoding="utf8"))
     assert first == {
         "id": "1.1",
         "statement": "A.",

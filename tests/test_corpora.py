@@ -734,7 +734,7 @@ def test_an_interrupted_fetch_stops_pip_and_leaves_nothing(shelf, pip, monkeypat
     pip(f"pathlib.Path({str(sign)!r}).write_text(f'{{os.getpid()}} ')\ntime.sleep(60)")
 
     def interrupt(*_: object) -> None:
-        while not (sign.exists() and sign.read_text().endswith(" ")):
+        while not (sign.exists() and sign.read_text(encoding="utf8").endswith(" ")):
             time.sleep(0.01)
         raise KeyboardInterrupt
 
@@ -742,7 +742,7 @@ def test_an_interrupted_fetch_stops_pip_and_leaves_nothing(shelf, pip, monkeypat
     with pytest.raises(KeyboardInterrupt):
         corpora.fetch("some")
     with pytest.raises(ProcessLookupError):
-        os.kill(int(sign.read_text()), 0)
+        os.kill(int(sign.read_text(encoding="utf8")), 0)
     assert shelf.kept() == []
 
 

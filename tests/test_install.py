@@ -239,7 +239,9 @@ def test_the_oldest_pip_fails_where_it_may_resolve_or_fetch_a_build_tool(checkou
         assert run.returncode == 1
         return run.stdout + run.stderr
 
-    archive, others = re.split(r"^(?=cover==)", (checkout.root / "requirements.lock").read_text(), flags=re.M)
+    archive, others = re.split(
+        r"^(?=cover==)", (checkout.root / "requirements.lock").read_text(encoding="utf8"), flags=re.M
+    )
     assert re.search(r"versions pinned with ==.*\n +cover\[more\]>=1\.0 from .*cover-2\.0", refused(others))
     assert "RuntimeError: too new" in refused(archive, "--no-deps")
 
@@ -576,7 +578,7 @@ def test_the_site_builder_needs_only_what_the_lock_of_the_page_holds():
 
 
 def test_one_range_of_pythons_is_named_everywhere():
-    (low, high), settings = install.PYTHONS, tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (low, high), settings = install.PYTHONS, tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))
     assert settings["project"]["requires-python"] == f">=3.{low[1]},<3.{high[1] + 1}"
     assert settings["tool"]["ruff"]["target-version"] == f"py3{low[1]}"
     readme = (ROOT / "README.md").read_text(encoding="utf8")

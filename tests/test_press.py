@@ -42,7 +42,7 @@ def chapter(folder: Path, *sources: str, tags: dict[int, list[str]] | None = Non
 
 def test_a_stored_notebook_says_nothing_of_the_machine(tmp_path):
     path = chapter(tmp_path, "1")
-    metadata = json.loads(path.read_text())["metadata"]
+    metadata = json.loads(path.read_text(encoding="utf8"))["metadata"]
     assert metadata == {
         "accelerator": "GPU",
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -103,7 +103,7 @@ def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_set
     notebooks.write(path, notebook)
     changed["code"] = notebooks.fingerprint(path, tmp_path)
     module = tmp_path / "lib" / "workbench" / "exercises.py"
-    module.write_text(module.read_text() + "\n")
+    module.write_text(module.read_text(encoding="utf8") + "\n")
     changed["import"] = notebooks.fingerprint(path, tmp_path)
     record = notebooks.measured(path, tmp_path) / "run.cpu.json"
     record.parent.mkdir(parents=True)
@@ -135,12 +135,12 @@ def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
     assert notebook.cells[3].outputs[0].data["text/plain"] == "Claim 1.1 holds: A."
     assert notebook.cells[1].source.startswith("**Cost:** 5 minutes to read · ")
     assert notebook.cells[1].source.endswith("not yet run on a GPU.\n\n**You need:** nothing.")
-    assert json.loads(record.read_text())["peak_memory_bytes"] > 2**24
+    assert json.loads(record.read_text(encoding="utf8"))["peak_memory_bytes"] > 2**24
 
     notebook.cells[3].source = notebook.cells[3].source.replace("'A.'", "'B.'")
     notebooks.write(path, notebook)
     assert execute.execute(path, tmp_path) == "stored"
-    assert json.loads(notebooks.claims(path, tmp_path).read_text())[0]["statement"] == "B."
+    assert json.loads(notebooks.claims(path, tmp_path).read_text(encoding="utf8"))[0]["statement"] == "B."
 
 
 def test_measuring_leaves_the_notebooks_outputs_alone(tmp_path):
@@ -296,7 +296,7 @@ def test_the_command_line_says_which_page_to_open(monkeypatch, capsys):
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy of all that .gitignore does not name. An archive of the book is no repository: git cannot be asked."""
-    ignored = (".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()))
+    ignored = (".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf8").split()))
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         place = Path(folder).relative_to(ROOT)
@@ -310,7 +310,7 @@ def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
     url = "https://github.com/someone/a-book"
     address.stamp(url + ".git", checkout)
     assert address.address(checkout) == url
-    assert f"repository: {{url: {url}," in (checkout / "_config.yml").read_text()
+    assert f"repository: {{url: {url}," in (checkout / "_config.yml").read_text(encoding="utf8")
     for path in notebooks.chapters(checkout):
         cells = notebooks.read(path).cells
         assert f"github/someone/a-book/blob/main/book/{path.name})" in cells[1].source
@@ -321,7 +321,7 @@ def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
 
 def test_only_github_gets_buttons(checkout):
     address.stamp("file:///somewhere/book.git", checkout)
-    assert "launch_buttons" not in (checkout / "_config.yml").read_text()
+    assert "launch_buttons" not in (checkout / "_config.yml").read_text(encoding="utf8")
     assert all("colab-badge" not in notebooks.read(path).cells[1].source for path in notebooks.chapters(checkout))
 
 

@@ -70,7 +70,7 @@ def test_a_sweep_records_one_row_a_case_in_the_order_of_the_cases(tmp_path):
 def test_the_file_says_device_versions_date_command_scale_and_rows_and_nothing_of_this_machine(tmp_path):
     run(tmp_path, Work())
     assert files(tmp_path) == ["data/measured/04-crf/speed.cpu.json"]
-    text = (tmp_path / files(tmp_path)[0]).read_text()
+    text = (tmp_path / files(tmp_path)[0]).read_text(encoding="utf8")
     content = json.loads(text)
     assert sorted(content) == ["command", "date", "device", "rows", "scale", "versions"]
     assert content["command"] == "python -m lib.experiments.crf --scale cpu"
@@ -192,7 +192,7 @@ def test_a_killed_process_loses_no_finished_row(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(measure.ROOT)}
     killed = subprocess.run([sys.executable, "-c", program, tmp_path], env=environment, capture_output=True)
     assert killed.returncode == -9
-    rows = [json.loads(line) for line in partial_file(tmp_path).read_text().splitlines()[1:]]
+    rows = [json.loads(line) for line in partial_file(tmp_path).read_text(encoding="utf8").splitlines()[1:]]
     assert rows == [{"n": 0, "square": 0}, {"n": 1, "square": 1}, {"n": 2, "square": 4}]
 
 
@@ -315,7 +315,9 @@ def test_every_value_comes_back_as_it_was_written(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "roundtrip.json"
     write_json(path, value)
     assert same(read_json(path), value)
-    json.loads(path.read_text(), parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    json.loads(
+        path.read_text(encoding="utf8"), parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON")
+    )
 
 
 def test_numpy_values_become_numbers_and_lists(tmp_path):
@@ -327,7 +329,7 @@ def test_numpy_values_become_numbers_and_lists(tmp_path):
 def test_numbers_that_are_not_finite_are_strings_in_the_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, [math.nan, math.inf, -math.inf])
-    assert path.read_text() == '["NaN", "Infinity", "-Infinity"]\n'
+    assert path.read_text(encoding="utf8") == '["NaN", "Infinity", "-Infinity"]\n'
 
 
 def test_equal_values_give_equal_files_laid_out_for_reading(tmp_path):
@@ -345,7 +347,7 @@ def test_equal_values_give_equal_files_laid_out_for_reading(tmp_path):
 
 def _laid_out(folder: Path, value) -> str:
     write_json(folder / "value.json", value)
-    return (folder / "value.json").read_text()
+    return (folder / "value.json").read_text(encoding="utf8")
 
 
 @pytest.mark.parametrize("value", [{1: 2}, {"x": {1, 2}}, [object()], 1j])
