@@ -37,7 +37,7 @@ from lib.bidirectional import (
 )
 from lib.feature_maps import find_feature_map
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 FORMS = [("elu+1", "sum"), ("exp", "sum"), ("exp", None), (None, "rms")]
 QUERIES = 29  # other keys than queries

@@ -33,7 +33,7 @@ from lib.attention import cumulative_attention, delta_rule, gated_attention, lin
 from lib.bidirectional import State
 from lib.chunkwise import Chunks, chunk_sums, chunkwise_attention, prefill, step
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 DOUBLE = BACKEND == "tensorflow"  # elsewhere Keras computes a float64 product in float32
 MOST = ["exp", "gated delta"]  # all paths but that of u = v without a decay

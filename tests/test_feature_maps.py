@@ -23,7 +23,7 @@ from lib.feature_maps import (
     widened,
 )
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras import ops
 
 from lib.segments import compiled, loop, padded, segment, segments, shape_only, vjp
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 
 @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 8))
