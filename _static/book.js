@@ -4,9 +4,10 @@
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 // A box that scrolls sideways must be reachable from the keyboard, and one that does not must be no tab stop.
-// The theme does this for code and tables; formulas and the map are left to us.
+// The theme does this for code and tables when the page is loaded and when the window changes; formulas, the map, and
+// code that is unfolded later are left to us.
 window.addEventListener("load", () => {
-  const boxes = document.querySelectorAll(".bd-article :is(div.math, .map)");
+  const boxes = document.querySelectorAll(".bd-article :is(div.math, .map, details pre)");
   const update = (box) => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");

@@ -1,13 +1,24 @@
-"""The ideas of Proof by Running: one module a chapter, and modules of their own for what chapters share.
+"""The ideas of Proof by Running: nine of the table of contents, and what they share.
 
-Importing ``lib`` is cheap: it loads no backend and no other module. Take one idea at a time::
+::
 
-    from lib import angles            # NumPy and SciPy only
-    from lib import initializers      # Keras 3, on whichever backend KERAS_BACKEND names
+    I    angles          random vectors are nearly orthogonal
+         initializers    initialization as geometry
+         orthogonality   learning orthogonal filters
+    II   crf             a softmax over all tag sequences, and the learning rate of its transitions
+         memm, hmm       a softmax a step; a chain of probabilities, fitted by counting
+         extraction      answers, triples and events out of one encoder
+    III  attention       with and without softmax
+         recompute       time for memory
+         theseus         compress by replacing
 
-Each can be lifted into another project, with the ideas it imports. What the notebooks need besides
-(data, claims, measurements, figures, exercises) is in ``lib.workbench``; the sweeps of the chapters
-are in ``lib.experiments``; what turns notebooks into a site is in ``lib.press``.
+    shared  chain        sums and maxima over all tag sequences
+            tagging      the heads of a tagger, and the spans that labels spell
+            bert         the encoder, its weights and its text
+
+One module is a file, more are a folder. Importing ``lib`` is cheap: it loads no backend and no other module. Ideas
+need NumPy, SciPy, Keras and each other; installed, they are ``proof_by_running``. What the notebooks need besides
+is in ``lib.workbench``, the sweeps of the chapters in ``lib.experiments``, what makes the site in ``lib.press``.
 """
 
 #: The oldest Keras that ``lib`` runs on. ``make test-backends`` tests this very version.

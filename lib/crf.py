@@ -26,8 +26,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from lib.chain import k_best, log_partition, marginals, sample, sequence_score, viterbi
-from lib.tagger import Head
+from .chain import k_best, log_partition, marginals, sample, sequence_score, viterbi
+from .tagging import Head
 
 __all__ = [
     "CRF",
@@ -90,17 +90,17 @@ def log_likelihood(
 class CRF(Head):
     """The conditional random field as the last layer of a tagger.
 
-    Arguments, learning rate and the loss are those of :class:`lib.tagger.Head`; the likelihood is exact, over all
+    Arguments, learning rate and the loss are those of :class:`lib.tagging.Head`; the likelihood is exact, over all
     sequences of legal moves. :meth:`decode` gives the best sequence and its score s(y). With zero transitions the
-    layer is :class:`lib.tagger.Softmax`, exactly: the same likelihood, the same tags.
+    layer is :class:`lib.tagging.Softmax`, exactly: the same likelihood, the same tags.
 
     Args:
         tags: Number of tags, at least 1.
-        **kwargs: Arguments of :class:`lib.tagger.Head`: ``transitions_initializer``, ``boundaries``, ``legal``,
+        **kwargs: Arguments of :class:`lib.tagging.Head`: ``transitions_initializer``, ``boundaries``, ``legal``,
             ``legal_start``, ``legal_end``, ``learning_rate_multiplier``, and those of every Keras layer.
 
     Raises:
-        ValueError: As :class:`lib.tagger.Head` and, when used, as :func:`log_likelihood`.
+        ValueError: As :class:`lib.tagging.Head` and, when used, as :func:`log_likelihood`.
 
     Source: Lafferty, McCallum and Pereira 2001.
 

@@ -19,14 +19,14 @@ Source: Rabiner 1989, "A tutorial on hidden Markov models and selected applicati
 """
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lib import chain
+from . import chain
+from ._arguments import non_negative, positive_integer
 
 __all__ = ["HMM", "MISSING"]
 
@@ -111,7 +111,7 @@ class HMM:
             array([[0.66666667, 0.16666667, 0.16666667],
                    [0.2       , 0.6       , 0.2       ]])
         """
-        V, K = _positive_integer("symbol_count", symbol_count), _positive_integer("tag_count", tag_count)
+        V, K = positive_integer("symbol_count", symbol_count), positive_integer("tag_count", tag_count)
         symbols, tags = _integers("symbols", symbols, V), _integers("tags", tags, K - 1)
         valid = tags >= 0 if mask is None else np.asarray(mask, dtype=bool)
         for name, array in (("tags", tags), ("mask", valid)):
@@ -121,8 +121,8 @@ class HMM:
             raise ValueError("mask must be a valid prefix in each row, got a mask with holes")
         if np.any(valid & (tags < 0)):
             raise ValueError(f"tags must lie in [0, {K}) at valid steps, got −1")
-        alpha = _non_negative("smoothing", smoothing)
-        beta = alpha if emission_smoothing is None else _non_negative("emission_smoothing", emission_smoothing)
+        alpha = non_negative("smoothing", smoothing)
+        beta = alpha if emission_smoothing is None else non_negative("emission_smoothing", emission_smoothing)
         seen, both = valid & (symbols != MISSING), valid[:, 1:] & valid[:, :-1]
         return cls(
             _frequencies(_counts((K,), tags[:, 0][valid[:, 0]]), alpha),
@@ -232,15 +232,3 @@ def _integers(name: str, values: ArrayLike, largest: int) -> NDArray[np.integer]
     if values.size and (values.min() < MISSING or values.max() > largest):
         raise ValueError(f"{name} must lie in [-1, {largest}], got {values.min()} to {values.max()}")
     return values
-
-
-def _positive_integer(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
-
-
-def _non_negative(name: str, value: float) -> float:
-    if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number, not negative, got {value!r}")
-    return float(value)

@@ -22,7 +22,6 @@ Source: Su Jianlin, "A geometric view of parameter initialization", https://kexu
 
 import math
 import numbers
-import operator
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,6 +30,8 @@ import keras
 import numpy as np
 from keras import ops
 from scipy import special, stats
+
+from ._arguments import positive_integer
 
 __all__ = [
     "DeltaOrthogonal",
@@ -73,19 +74,9 @@ def fans(shape: Sequence[int]) -> tuple[int, int]:
         raise ValueError(f"shape must be a sequence of sizes, got {shape!r}") from None
     if len(sizes) < 2:
         raise ValueError(f"shape must be (..., inputs, outputs), of rank 2 or more, got {shape!r}")
-    *spatial, n, m = (_positive_integer(f"shape[{i}]", size) for i, size in enumerate(sizes))
+    *spatial, n, m = (positive_integer(f"shape[{i}]", size) for i, size in enumerate(sizes))
     k = math.prod(spatial)
     return k * n, k * m
-
-
-def _positive_integer(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return number
 
 
 # --- initializers -----------------------------------------------------------------------------------------
@@ -542,5 +533,5 @@ def marchenko_pastur(m: int, n: int) -> stats.distributions.rv_frozen:
         >>> round(float(law.mean()), 6), round(8 / (3 * math.pi), 6)
         (0.848826, 0.848826)
     """
-    m, n = _positive_integer("m", m), _positive_integer("n", n)
+    m, n = positive_integer("m", m), positive_integer("n", n)
     return _singular_values(math.sqrt(min(m, n) / max(m, n)), scale=math.sqrt(max(m, n) / m))

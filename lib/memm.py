@@ -32,16 +32,16 @@ https://kexue.fm/archives/7213 (both directions, low rank).
 """
 
 import math
-import numbers
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import keras
 from keras import ops
 
-from lib import chain
-from lib.tagger import PADDING, Head
+from . import chain
+from ._arguments import positive_integer
+from ._backend import float32_or_wider, jit
+from .tagging import PADDING, Head
 
 __all__ = ["MEMM", "beam", "greedy", "log_likelihood", "normalized_emissions", "viterbi"]
 
@@ -49,13 +49,6 @@ Tensor = Any
 Transitions = Tensor | tuple[Tensor, Tensor]
 
 DIRECTIONS = ("forward", "backward", "both")
-
-
-def _compiled(*static: str) -> Callable[[Callable], Callable]:
-    """On JAX, ``jax.jit``: called eagerly, a loop would be compiled again at every call. Else no change."""
-    if keras.backend.backend() == "jax":
-        return lambda function: import_module("jax").jit(function, static_argnames=static)
-    return lambda function: function
 
 
 # --- the likelihood -------------------------------------------------------------------------------------------
@@ -103,7 +96,7 @@ def log_likelihood(
     return _or_nan(sum(sides) / len(sides), arguments)
 
 
-@_compiled("direction")
+@jit(static_argnames=("direction",))
 def _log_likelihood(arguments: chain.Chain, direction: str) -> Tensor:
     tags, mask = arguments.tags, arguments.mask
     logits = arguments.emissions + _rows(arguments.transitions, direction)(_neighbours(arguments, direction))
@@ -176,7 +169,7 @@ def normalized_emissions(
     return ops.where(arguments.mask[..., None], charged, 0.0)
 
 
-@_compiled("direction")
+@jit(static_argnames=("direction",))
 def _charges(arguments: chain.Chain, direction: str) -> Tensor:
     """What the emissions of one direction are charged, (batch, time, tags)."""
     emissions, mask = arguments.emissions, arguments.mask
@@ -291,7 +284,7 @@ def greedy(
     return _best([_greedy(arguments, side) for side in _sides(direction)], arguments, direction)
 
 
-@_compiled("direction")
+@jit(static_argnames=("direction",))
 def _greedy(arguments: chain.Chain, direction: str) -> Tensor:
     emissions, mask = _time_first(arguments)
     rows, backward = _rows(arguments.transitions, direction), direction == "backward"
@@ -346,12 +339,12 @@ def beam(
         [[0, 0]]
         [[1, 0]]
     """
-    _positive_integer("width", width)
+    positive_integer("width", width)
     arguments = _checked(emissions, transitions, None, mask, direction)
     return _best([_beam(arguments, width, side) for side in _sides(direction)], arguments, direction)
 
 
-@_compiled("width", "direction")
+@jit(static_argnames=("width", "direction"))
 def _beam(arguments: chain.Chain, width: int, direction: str) -> Tensor:
     emissions, mask = _time_first(arguments)
     rows, backward = _rows(arguments.transitions, direction), direction == "backward"
@@ -409,7 +402,7 @@ def _best(paths: list[Tensor], arguments: chain.Chain, direction: str) -> tuple[
 class MEMM(Head):
     """The maximum-entropy Markov model as the last layer of a tagger.
 
-    Transitions, learning rate and legal moves are those of :class:`lib.tagger.Head`. Scores of the first and the
+    Transitions, learning rate and legal moves are those of :class:`lib.tagging.Head`. Scores of the first and the
     last tag count as emissions of those steps. The loss is −log-likelihood *per token*: that of each sequence is
     divided by the mean number of tags in the batch, so that Keras's mean over sequences is the one over all tokens.
     A CRF's loss is per sequence. Adam does not see the difference in scale, plain SGD does.
@@ -422,13 +415,13 @@ class MEMM(Head):
             gradient.
         beam_width: None for the exact decoder, :func:`viterbi`, which takes tags² operations a step; else the
             width of the :func:`beam` that decodes.
-        **kwargs: Arguments of :class:`lib.tagger.Head`: ``transitions_initializer``, ``boundaries``, ``legal``,
+        **kwargs: Arguments of :class:`lib.tagging.Head`: ``transitions_initializer``, ``boundaries``, ``legal``,
             ``legal_start``, ``legal_end``, ``learning_rate_multiplier``, and those of every Keras layer.
 
     Raises:
         ValueError: ``direction`` is unknown; ``rank`` or ``beam_width`` is not a positive integer; ``rank`` comes
             with ``legal`` or ``transitions_initializer``, which are (tags, tags); otherwise as
-            :class:`lib.tagger.Head` and, when used, as :func:`log_likelihood`.
+            :class:`lib.tagging.Head` and, when used, as :func:`log_likelihood`.
 
     Example:
         >>> large = MEMM(20_000, rank=64, beam_width=4)
@@ -449,8 +442,8 @@ class MEMM(Head):
         super().__init__(tags, **kwargs)
         _sides(direction)
         self.direction = direction
-        self.rank = None if rank is None else _positive_integer("rank", rank)
-        self.beam_width = None if beam_width is None else _positive_integer("beam_width", beam_width)
+        self.rank = None if rank is None else positive_integer("rank", rank)
+        self.beam_width = None if beam_width is None else positive_integer("beam_width", beam_width)
         if rank is not None and self.legal is not None:
             raise ValueError("legal must be None with a rank: it is of shape (tags, tags), and so is no factor")
         if rank is not None and "transitions_initializer" in kwargs:
@@ -486,8 +479,8 @@ class MEMM(Head):
         """−log-likelihood of every sequence, divided by the mean number of tags of the batch, shape (batch,).
 
         Args:
-            tags: As in :meth:`lib.tagger.Head.sequence_loss`.
-            emissions: As in :meth:`lib.tagger.Head.sequence_loss`.
+            tags: As in :meth:`lib.tagging.Head.sequence_loss`.
+            emissions: As in :meth:`lib.tagging.Head.sequence_loss`.
         """
         loss = super().sequence_loss(tags, emissions)
         lengths = ops.sum(ops.cast(ops.not_equal(tags, PADDING), loss.dtype), axis=1)
@@ -534,7 +527,7 @@ def _checked(
 def _factors(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     if len(pair) != 2:
         raise ValueError(f"transitions must be a matrix or a pair (left, right), got a tuple of {len(pair)}")
-    left, right = map(_float32_or_wider, pair)
+    left, right = map(float32_or_wider, pair)
     if len(left.shape) != 2 or tuple(left.shape) != tuple(right.shape):
         raise ValueError(
             "transitions must be a pair of matrices (tags, rank), got shapes "
@@ -557,11 +550,6 @@ def _full(transitions: Transitions) -> Tensor:
     return transitions
 
 
-def _float32_or_wider(x: Tensor) -> Tensor:
-    x = ops.convert_to_tensor(x)
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
-
-
 def _or_nan(x: Tensor, arguments: chain.Chain) -> Tensor:
     return ops.where(arguments.valid, x, math.nan)
 
@@ -577,9 +565,3 @@ def _logsumexp(x: Tensor) -> Tensor:
     scale = _scale(x)
     total = ops.sum(ops.exp(x - scale), axis=-1)
     return ops.log(ops.where(ops.equal(total, 0.0), 1.0, total)) + scale[..., 0]
-
-
-def _positive_integer(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)

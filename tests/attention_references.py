@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lib.feature_maps import FEATURE_MAPS
+from lib.attention import FEATURE_MAPS
 
 BACKEND = keras.backend.backend()
 MAPS = ["elu+1", "exp", "relu", "1+cos", "taylor", "favor+"]

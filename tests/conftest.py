@@ -68,14 +68,14 @@ def as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def none_collects_what_others_left() -> Iterator[None]:
-    """What is alive when a file begins is looked at no more: a worker holds a million objects, and Keras makes cycles.
+def _older_objects_are_not_searched() -> None:
+    """A file's collections of garbage leave alone what was alive when it began.
 
-    Without this a collection takes a second, late in a long run, and there is one every few steps of a training.
+    A worker holds a million objects in the end, and Keras makes cycles: to search them all takes a second, and a
+    training asks for it every few steps.
     """
     gc.collect()
     gc.freeze()
-    yield
 
 
 # --- what is needed ---------------------------------------------------------------------------------------

@@ -73,16 +73,27 @@ def require(condition: bool, sentence: str) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(sentence)
 
 
-def lifted_out(chapter: str, modules: tuple[str, ...], folder: Path, preamble: str = "") -> str:
-    """What the script of a chapter prints last, in a folder that holds these modules of lib and nothing else."""
+def copy_idea(idea: str, folder: Path) -> None:
+    """Copy a file or a folder of lib."""
+    source = notebooks.ROOT / "lib" / idea
+    if source.is_dir():
+        shutil.copytree(source, folder / idea, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source.with_suffix(".py"), folder)
+    for helper in (notebooks.ROOT / "lib").glob("_[a-z]*.py"):
+        shutil.copy(helper, folder)
+
+
+def lifted_out(chapter: str, ideas: tuple[str, ...], folder: Path, preamble: str = "") -> str:
+    """What the script of a chapter prints last, in a folder that holds these ideas and nothing else of lib."""
     cells = notebooks.read(notebooks.ROOT / "book" / f"{chapter}.ipynb").cells
     script = next(cell.source for cell in cells if "lift-out" in notebooks.tags(cell))
     assert len([line for line in script.split("\n") if line.strip()]) <= 25
     assert "workbench" not in script
     (folder / "script.py").write_text(f"{preamble}\n{script}\n", encoding="utf8")
     (folder / "lib").mkdir()
-    for module in modules:
-        shutil.copy(notebooks.ROOT / "lib" / f"{module}.py", folder / "lib")
+    for idea in ideas:
+        copy_idea(idea, folder / "lib")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     run = subprocess.run(
         [sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300

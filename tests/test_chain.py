@@ -14,8 +14,18 @@ from keras import ops
 from scipy import special, stats
 from search import examples, floats
 
-from lib import chain as module
-from lib.chain import Chain, checked, k_best, log_partition, marginals, sample, sequence_score, viterbi
+from lib.chain import (
+    Chain,
+    _messages,
+    _posterior,
+    checked,
+    k_best,
+    log_partition,
+    marginals,
+    sample,
+    sequence_score,
+    viterbi,
+)
 
 pytestmark = pytest.mark.backends
 
@@ -58,8 +68,8 @@ draw = quick(lambda e, A, m, s, f: sample(e, A, mask=m, start=s, end=f, count=20
 ways = pytest.mark.parametrize("xla", [False, True])
 
 long_partition = compiled(lambda e, A, m, s, f: log_partition(e, A, mask=m, start=s, end=f))
-closed = quick(lambda *a: module._closed(*map(ops.convert_to_tensor, a)))
-chosen_by_products = compiled(lambda *a: module._posterior(*closed(*a)[:2])[1])
+closed = quick(lambda *a: _messages.closed(*map(ops.convert_to_tensor, a)))
+chosen_by_products = compiled(lambda *a: _posterior.posterior_of(*closed(*a)[:2])[1])
 
 
 @functools.cache
@@ -449,7 +459,7 @@ def test_half_precision_is_accumulated_in_float32(dtype):
 
 def both_posteriors(arguments):
     e, M, _ = closed(*arguments)
-    (products, proved), logarithms = module._by_products(e, M), module._by_logarithms(e, M)
+    (products, proved), logarithms = _posterior._by_products(e, M), _posterior._by_logarithms(e, M)
     return products, logarithms, proved
 
 
@@ -508,7 +518,7 @@ def test_products_that_lose_what_matters_are_noticed(bridge, blocks):
 def test_both_directions_can_agree_on_a_sequence_that_is_not_the_best():
     arguments = two_islands(-math.inf, [12, -30, 12])  # tag 1 all along is the best by e^60
     e, M, taken = closed(*arguments)
-    products, proved = quick(module._by_products)(e, M)
+    products, proved = quick(_posterior._by_products)(e, M)
     assert not bool(proved)
     assert recursive_log_z(*rows_of(*arguments)[0]) == pytest.approx(0, abs=1e-9)
     assert float(taken[0] + products.log_z[0]) == pytest.approx(-60, abs=1e-3)

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, logsumexp
 
 from lib import chain, crf
 from lib.crf import CRF, log_likelihood
-from lib.tagger import PADDING, Softmax, Tagger
+from lib.tagging import PADDING, Softmax, Tagger
 
 pytestmark = pytest.mark.backends
 
@@ -220,7 +220,7 @@ def test_the_gradient_agrees_with_finite_differences_of_the_definition():
 
 def test_masked_steps_have_a_gradient_of_exactly_zero():
     given = chains(24, 5, 3, scale=50.0)
-    given["emissions"][~given["mask"]] = -np.inf  # as the layers of lib.tagger mark them
+    given["emissions"][~given["mask"]] = -np.inf  # as the layers of lib.tagging.tagger mark them
     gradient = gradients_of(given)[0]
     np.testing.assert_array_equal(gradient[~given["mask"]], 0)
     assert np.abs(gradient[given["mask"]]).max() > 0.1

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from keras import ops
 from shared import lifted_out, require
 
-from lib.alignment import align
-from lib.bert import Encoder
+from lib.bert import Characters, Encoder, align, word_pieces
 from lib.crf import CRF
 from lib.experiments.extraction import batching, drawings
 from lib.experiments.extraction import events as event_experiments
@@ -68,8 +67,7 @@ from lib.experiments.extraction.relations import (
     score_relations,
 )
 from lib.extraction import Cascade, Triple, triple_score
-from lib.pretrained import Characters, word_pieces
-from lib.spans import Span, bio_alphabet, spans_of_tags
+from lib.tagging import Span, bio_alphabet, spans_of_tags
 from lib.workbench import corpora, records
 from lib.workbench.corpora import Document, Event, Statement
 
@@ -856,10 +854,10 @@ def test_every_judged_triple_was_found_and_is_not_in_duie(duie):
 
 
 def test_the_script_of_the_chapter_runs_by_itself(tmp_path):
-    """Twenty lines, three modules of lib, the weights: nothing of the workbench, and the right answers."""
+    """Twenty lines, four ideas of lib, the weights: nothing of the workbench, and the right answers."""
     path = had(corpora.member, "e5-small", "e5-small-q4.bin")
-    modules = ("bert", "pretrained", "pointers")
-    assert lifted_out("06-extraction", modules, tmp_path, f"path = {str(path)!r}") == "['曹雪芹', '吴承恩']"
+    ideas = ("bert", "extraction", "tagging", "chain")
+    assert lifted_out("06-extraction", ideas, tmp_path, f"path = {str(path)!r}") == "['曹雪芹', '吴承恩']"
 
 
 def test_a_difference_is_a_triple_that_one_side_has(duie):

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lib.bert import Encoder
+from lib.bert import Characters, E5File, Encoder
 from lib.crf import CRF
 from lib.experiments import labelling
 from lib.experiments.labelling import Corpus, Part
-from lib.pretrained import Characters, E5File
-from lib.spans import SEGMENT_ALPHABET, legal_moves, spans_of_tags
-from lib.tagger import Softmax
+from lib.tagging import SEGMENT_ALPHABET, Softmax, legal_moves, spans_of_tags
 from lib.workbench import corpora
 
 SENTENCES = {

@@ -25,8 +25,7 @@ from lib.extraction import (
     targets,
     triple_score,
 )
-from lib.spans import Score, Span, bio_alphabet, bio_labels, legal_moves, spans_of_tags
-from lib.tagger import Tagger
+from lib.tagging import Score, Span, Tagger, bio_alphabet, bio_labels, legal_moves, spans_of_tags
 
 # The heads run on every backend: `make test-backends`.
 pytestmark = pytest.mark.backends

@@ -218,7 +218,7 @@ def test_rows_that_are_no_distributions_are_refused(changed, message):
         ({"tags": [[0, -1, 1, 1]] * 2}, "mask must be a valid prefix"),
         ({"mask": np.ones((2, 4))}, r"tags must lie in \[0, 2\) at valid steps"),
         ({"mask": [True]}, "mask must have the shape of symbols"),
-        ({"smoothing": -1}, "smoothing must be"),
+        ({"smoothing": -1}, "smoothing must not be negative"),
         ({"emission_smoothing": math.inf}, "emission_smoothing must be"),
         ({"symbol_count": 0}, "symbol_count must be"),
         ({"tag_count": 2.0}, "tag_count must be"),

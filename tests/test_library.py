@@ -14,17 +14,16 @@ from lib.press import notebooks
 ROOT = notebooks.ROOT
 MODULES = sorted(path for path in (ROOT / "lib").rglob("*.py") if path.name != "__init__.py")
 NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES]
-IDEAS = [path for path in MODULES if path.parent == ROOT / "lib"]
+IDEAS = [path for path in MODULES if path.relative_to(ROOT / "lib").with_suffix("").parts[0] in notebooks.ideas()]
+PUBLIC = [path for path in IDEAS if not path.stem.startswith("_")]
+every_module_of_an_idea = pytest.mark.parametrize("path", IDEAS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+every_public_module = pytest.mark.parametrize("path", PUBLIC, ids=lambda path: f"{path.parent.name}-{path.stem}")
 
 
 def imported(path: Path) -> set[str]:
     """Top-level names that a module imports anywhere, ``lib.x`` in full."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    names = set(notebooks.imported_names(path.read_text(encoding="utf8"), package))
     return {name if name.startswith("lib") else name.split(".")[0] for name in names}
 
 
@@ -50,14 +49,13 @@ def test_every_example_in_a_docstring_is_true(name):
     assert failed == 0
 
 
-@pytest.mark.parametrize("path", IDEAS, ids=lambda path: path.stem)
+@every_module_of_an_idea
 def test_an_idea_can_be_lifted_out(path):
     allowed = {"keras", "numpy", "scipy", *sys.stdlib_module_names}
     if path.stem == "pretrained":
         allowed |= {"tokenizers", "safetensors"}
-    ideas = {idea.stem for idea in IDEAS}
     for name in imported(path):
-        is_idea = name.startswith("lib") and name.split(".")[1] in ideas
+        is_idea = name.startswith("lib.") and name.split(".")[1] in {*notebooks.ideas(), "_arguments", "_backend"}
         assert is_idea or name.split(".")[0] in allowed, f"{path.name} must not import {name}"
 
 
@@ -70,11 +68,23 @@ def test_arrows_run_one_way(path):
             assert rank.get(name.split(".")[1], 0) <= own, f"{path.name} must not import {name}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_are_absolute(path):
-    # Those of a package too: so the tests here and the fingerprint of a notebook can follow them.
+@every_module_of_an_idea
+def test_ideas_import_each_other_relatively_so_that_a_copy_works_under_any_name(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] != "lib", f"{path.name}:{node.lineno}"
+        elif isinstance(node, ast.Import):
+            assert all(alias.name.split(".")[0] != "lib" for alias in node.names), f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("idea", notebooks.ideas())
+def test_an_idea_of_more_than_one_module_shows_its_names_and_draws_its_files(idea):
+    folder = ROOT / "lib" / idea
+    if folder.is_dir():
+        package = importlib.import_module(f"lib.{idea}")
+        for path in {*folder.glob("*.py")} - {folder / "__init__.py"}:
+            assert f"\n    {path.stem} " in package.__doc__, f"{idea}: {path.name} is not drawn"
+        assert all(hasattr(package, name) for name in package.__all__)
 
 
 def test_importing_lib_is_cheap():
@@ -86,8 +96,7 @@ def test_importing_lib_is_cheap():
 @pytest.mark.parametrize(
     "name",
     [
-        *("lib.alignment", "lib.angles", "lib.pretrained", "lib.spans"),
-        *("lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"),
+        *("lib.angles", "lib.workbench.claims", "lib.workbench.figures", "lib.workbench.corpora"),
     ],
 )
 def test_what_needs_no_backend_loads_none(name):
@@ -96,7 +105,7 @@ def test_what_needs_no_backend_loads_none(name):
     assert shown.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", IDEAS, ids=lambda path: path.stem)
+@every_public_module
 def test_public_functions_of_an_idea_are_documented_with_an_example(path):
     for node in public(path):
         documentation = ast.get_docstring(node) or ""
@@ -105,9 +114,11 @@ def test_public_functions_of_an_idea_are_documented_with_an_example(path):
             assert ">>>" in documentation, f"{path.name}: {node.name} has no example"
 
 
-@pytest.mark.parametrize("path", IDEAS, ids=lambda path: path.stem)
-def test_every_idea_has_its_test_file_and_every_public_function_is_tested(path):
-    tests = (ROOT / "tests" / f"test_{path.stem}.py").read_text(encoding="utf8")
+@every_public_module
+def test_every_idea_has_test_files_and_every_public_function_is_tested(path):
+    idea = path.relative_to(ROOT / "lib").with_suffix("").parts[0]
+    files = [*(ROOT / "tests").glob(f"test_{idea}.py"), *(ROOT / "tests").glob(f"test_{idea}_*.py")]
+    tests = "".join(file.read_text(encoding="utf8") for file in files)
     functions = [
         node.name
         for node in ast.parse(path.read_text(encoding="utf8")).body

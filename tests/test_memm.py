@@ -11,7 +11,7 @@ from keras import ops
 
 from lib import chain, crf
 from lib.memm import MEMM, beam, greedy, log_likelihood, normalized_emissions, viterbi
-from lib.tagger import Tagger
+from lib.tagging import Tagger
 
 # The layer runs on every backend: `make test-backends`.
 pytestmark = pytest.mark.backends

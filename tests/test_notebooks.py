@@ -25,8 +25,9 @@ def test_there_are_chapters_and_the_book_lists_them_all():
 @every_chapter
 def test_a_chapter_is_named_after_its_module_and_its_experiments(path):
     idea = path.stem.split("-")[1]
-    for part in (f"lib/{idea}.py", f"tests/test_{idea}.py", f"tests/test_experiments_{idea}.py"):
-        assert (ROOT / part).is_file()
+    assert idea in notebooks.ideas()
+    assert [*(ROOT / "tests").glob(f"test_{idea}*.py")]
+    assert (ROOT / "tests" / f"test_experiments_{idea}.py").is_file()
     # A module, or a package that can be run.
     experiments = ROOT / "lib" / "experiments" / idea
     assert experiments.with_suffix(".py").is_file() != (experiments / "__main__.py").is_file()

@@ -65,7 +65,11 @@ def address(site: Path) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """Say nothing of a browser that has left a page before all of it came."""
+
+    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -238,8 +242,9 @@ def test_axe_finds_no_violation(visit: Visit, scheme: str) -> None:
     # Folded parts are unfolded. Each colour of the code is looked at once: thousands of tokens of the same
     # class would take a minute. MathJax draws formulas and describes them in MathML of its own.
     page.evaluate(
-        """() => {
+        """async () => {
           document.querySelectorAll("details").forEach(details => { details.open = true; });
+          await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
           const seen = new Set();
           for (const token of document.querySelectorAll("pre span[class]"))
             if (seen.has(token.className)) token.replaceWith(...token.childNodes);

@@ -70,7 +70,7 @@ def test_imports_are_followed_into_a_package(source):
     package = ROOT / "lib" / "experiments" / "extraction"
     files = notebooks.imported_files(source)
     assert {package / "__init__.py", package / "relations.py", package / "batching.py"} <= files
-    assert {ROOT / "lib" / "extraction.py", ROOT / "lib" / "bert.py"} <= files
+    assert {ROOT / "lib" / "extraction" / "cascade.py", ROOT / "lib" / "bert" / "layers.py"} <= files
     assert package / "events.py" not in files
 
 

@@ -16,17 +16,7 @@ from memory_builders import SQUARE, thin_chain
 from search import examples
 
 from lib.bert import Block, Encoder, SelfAttention
-from lib.recompute import (
-    Chain,
-    Link,
-    Plan,
-    Recompute,
-    Segment,
-    checkpoint_sequence,
-    links,
-    recompute,
-    sqrt_cuts,
-)
+from lib.recompute import Chain, Link, Plan, Recompute, Segment, checkpoint_sequence, links, recompute, sqrt_cuts
 from lib.workbench.measure import peak_memory_in_fresh_process
 
 pytestmark = [

@@ -38,8 +38,7 @@ from lib.experiments.labelling import (
     train,
     transformer,
 )
-from lib.spans import SEGMENT_ALPHABET, legal_moves
-from lib.tagger import Head, Softmax, Tagger
+from lib.tagging import SEGMENT_ALPHABET, Head, Softmax, Tagger, legal_moves
 from lib.workbench import records
 
 CHAPTER = "04-crf"

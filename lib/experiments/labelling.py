@@ -26,10 +26,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lib.bert import Encoder
-from lib.pretrained import Characters, E5File
-from lib.spans import (
+from lib.bert import Characters, E5File, Encoder
+from lib.tagging import (
     SEGMENT_ALPHABET,
+    Head,
+    Softmax,  # noqa: F401  the examples make Softmax heads
+    Tagger,
     bio_alphabet,
     bio_labels,
     illegal_moves,
@@ -38,7 +40,6 @@ from lib.spans import (
     segment_labels,
     spans_of_words,
 )
-from lib.tagger import Head, Softmax, Tagger  # noqa: F401  the examples make Softmax heads
 from lib.workbench import corpora, measure
 
 #: The kinds of entities and the part-of-speech tags that stand for them. Organizations are few and easy in this

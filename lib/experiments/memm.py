@@ -32,7 +32,7 @@ from lib.crf import log_likelihood as crf_log_likelihood
 from lib.experiments import labelling
 from lib.hmm import HMM
 from lib.memm import MEMM
-from lib.tagger import Head, Softmax, Tagger
+from lib.tagging import Head, Softmax, Tagger
 from lib.workbench import measure, records
 
 CHAPTER = "05-memm"

@@ -51,6 +51,25 @@ def code(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and SETUP not in tags(cell)]
 
 
+#: The rooms of ``lib`` that are no ideas.
+MACHINERY = ("experiments", "workbench", "press")
+
+
+def ideas(root: Path = ROOT) -> list[str]:
+    """The names of the ideas: the files and folders of ``lib``, without the machinery.
+
+    Example:
+        >>> "attention" in ideas(), "press" in ideas()
+        (True, False)
+    """
+    found = {
+        path.stem
+        for path in (root / "lib").glob("[a-z]*")
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    return sorted(found - set(MACHINERY))
+
+
 def imported_files(source: str, root: Path = ROOT) -> set[Path]:
     """The files of ``lib`` that a piece of Python imports, directly or through each other.
 
@@ -59,27 +78,41 @@ def imported_files(source: str, root: Path = ROOT) -> set[Path]:
         ['__init__.py', '__init__.py', 'exercises.py']
     """
     found: set[Path] = set()
-    waiting = [source]
+    waiting = [(source, "")]
     while waiting:
-        for name in _imported_names(waiting.pop()):
+        for name in imported_names(*waiting.pop()):
             for path in _files_of(name, root) - found:
                 found.add(path)
-                waiting.append(path.read_text(encoding="utf8"))
+                package = ".".join(path.relative_to(root).parent.parts)
+                waiting.append((path.read_text(encoding="utf8"), package))
     return found
 
 
-def _imported_names(source: str) -> Iterator[str]:
-    """The dotted names under ``lib`` that the source imports; ``from lib import x`` gives ``lib.x``."""
+def imported_names(source: str, package: str = "") -> Iterator[str]:
+    r"""The dotted names that a module imports; ``from lib import x`` gives ``lib.x``.
+
+    Args:
+        source: of the module.
+        package: that the module is in, to which ``from .x import y`` is relative.
+
+    Example:
+        >>> [*imported_names("import os\nfrom .. import chain\nfrom .tagger import Head", "lib.tagging")]
+        ['os', 'lib.chain', 'lib.tagging.tagger.Head']
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "lib")
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lib":
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _files_of(name: str, root: Path) -> set[Path]:
     """The files that importing a dotted name loads: the packages on the way, and the module itself."""
     parts = name.split(".")
+    if parts[0] != "lib":
+        return set()
     paths = {root.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)}
     paths |= {root.joinpath(*parts[:depth]).with_suffix(".py") for depth in range(1, len(parts) + 1)}
     return {path for path in paths if path.is_file()}

@@ -115,7 +115,8 @@ def notebook_differences(path: Path, machine: Machine, root: Path, keep: Path | 
 
 def test_differences(machine: Machine, root: Path) -> list[Difference]:
     """Run the tests of the ideas of ``lib`` as the machine would; each failure is a difference."""
-    tests = [f"tests/test_{module.stem}.py" for module in sorted((root / "lib").glob("[a-z]*.py"))]
+    names = [pattern.format(idea) for idea in notebooks.ideas(root) for pattern in ("test_{}.py", "test_{}_*.py")]
+    tests = sorted(str(path.relative_to(root)) for name in names for path in (root / "tests").glob(name))
     command = [sys.executable, "-m", "pytest", *tests, "-q", "-n", "2", "--dist", "loadscope"]
     environment = {**os.environ, **machine.environment, "PYTHONPATH": "."}
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

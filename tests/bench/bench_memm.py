@@ -21,7 +21,7 @@ import pytest
 from keras import ops
 
 from lib import chain, crf, memm
-from lib.tagger import Softmax, Tagger
+from lib.tagging import Softmax, Tagger
 
 BACKEND = keras.backend.backend()
 MODES = {"tensorflow": ["graph", "xla"], "jax": ["jit"], "torch": ["eager"]}[BACKEND]

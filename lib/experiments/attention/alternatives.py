@@ -14,8 +14,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lib.attention import linear_attention, random_features
-from lib.bert import Encoder
-from lib.pretrained import word_pieces
+from lib.bert import Encoder, word_pieces
 from lib.workbench import corpora
 
 Array = NDArray[np.float64]

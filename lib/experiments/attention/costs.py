@@ -31,9 +31,9 @@ from lib.attention import (
     linear_attention,
     softmax_attention,
 )
+from lib.attention.chunkwise import CHUNK
+from lib.attention.segments import SEGMENT
 from lib.bert import Block
-from lib.chunkwise import CHUNK
-from lib.segments import SEGMENT
 from lib.workbench import measure
 from lib.workbench.measure import Estimate
 

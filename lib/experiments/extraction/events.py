@@ -13,15 +13,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lib.alignment import align, character_span, token_span
-from lib.bert import Encoder
+from lib.bert import Encoder, align, character_span, token_span, word_pieces
 from lib.crf import CRF
 from lib.experiments.extraction.batching import batches
 from lib.experiments.training import train
 from lib.extraction import event_score
-from lib.pretrained import word_pieces
-from lib.spans import Score, Span, bio_alphabet, bio_labels, disjoint, spans_of_tags
-from lib.tagger import Tagger
+from lib.tagging import Score, Span, Tagger, bio_alphabet, bio_labels, disjoint, spans_of_tags
 from lib.workbench import corpora, records
 from lib.workbench.corpora import Document
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lib.alignment import align, normalize
+from lib.bert import align, normalize
 
 Place = tuple[int, int]
 
@@ -33,7 +33,7 @@ def surface(tokenizer: Any, lines: Iterable[str]) -> tuple[float, int, int]:
     """How often a token differs from the raw characters that it stands for.
 
     Args:
-        tokenizer: of MiniLM, as :func:`lib.pretrained.word_pieces` loads it.
+        tokenizer: of MiniLM, as :func:`lib.bert.pretrained.word_pieces` loads it.
         lines: raw texts.
 
     Returns:
@@ -41,7 +41,7 @@ def surface(tokenizer: Any, lines: Iterable[str]) -> tuple[float, int, int]:
         these either, so that they were misplaced; and how many tokens there are, special and unknown ones left out.
 
     Example:
-        >>> from lib.pretrained import word_pieces
+        >>> from lib.bert import word_pieces
         >>> from lib.workbench import corpora
         >>> surface(word_pieces(corpora.member("minilm", "tokenizer.json")), ["Call me Ishmael."])  # doctest: +SKIP
         (0.3333333333333333, 0, 6)

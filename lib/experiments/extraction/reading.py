@@ -12,14 +12,13 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from lib.bert import Characters
 from lib.crf import CRF
 from lib.experiments.extraction.batching import batches, by_length
 from lib.experiments.extraction.relations import chinese_encoder, duie
 from lib.experiments.training import train
-from lib.extraction import answer_score
-from lib.pointers import SpanPointer, best_span, pointer_loss
-from lib.pretrained import Characters
-from lib.spans import Span, bio_alphabet, bio_labels, disjoint, spans_of_tags
+from lib.extraction import SpanPointer, answer_score, best_span, pointer_loss
+from lib.tagging import Span, bio_alphabet, bio_labels, disjoint, spans_of_tags
 from lib.workbench import records
 from lib.workbench.corpora import Statement
 

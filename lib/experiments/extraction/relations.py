@@ -13,13 +13,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lib.bert import Encoder
+from lib.bert import Characters, E5File, Encoder
 from lib.experiments.extraction.batching import batches, by_length
 from lib.experiments.training import train
-from lib.extraction import Cascade, Triple, sample_subject, targets
-from lib.pointers import prior_bias
-from lib.pretrained import Characters, E5File
-from lib.spans import Score
+from lib.extraction import Cascade, Triple, prior_bias, sample_subject, targets
+from lib.tagging import Score
 from lib.workbench import corpora, records
 from lib.workbench.corpora import DUIE_PREDICATES, Statement
 from lib.workbench.marked import Marked

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from lib.checkpoints import Cost, Plan, equal_cuts, forecast, nothing
 from lib.experiments.recompute.formulas import layer_bytes
+from lib.recompute import Cost, Plan, equal_cuts, forecast, nothing
 from lib.workbench.records import Record
 
 MIB = 2.0**20

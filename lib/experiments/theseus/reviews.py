@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.attention import Attention
-from lib.bert import Block, Encoder, SelfAttention
+from lib.bert import Block, Encoder, SelfAttention, renumber, word_pieces
 from lib.experiments.theseus.comparison import kl_divergence, pack
 from lib.experiments.training import compiled
-from lib.pretrained import renumber, word_pieces
 from lib.theseus import twin
 from lib.workbench import corpora
 

@@ -1,0 +1,242 @@
+"""The best tag sequences, and random ones.
+
+Source: Forney 1973, "The Viterbi algorithm"; Scott 2002, "Bayesian methods for hidden Markov models".
+"""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np  # noqa: F401 (for the examples)
+from keras import ops
+
+from .._arguments import positive_integer
+from .._backend import jit
+from ._messages import closed, messages
+from ._semirings import LOGARITHMS, LOWEST, MAXIMA, Semiring
+from .arguments import _or_nan, checked
+
+__all__ = ["k_best", "sample", "viterbi"]
+
+Tensor = Any
+
+
+def _to_the_middle(number: Semiring, e: Tensor, M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Messages from both ends to the middle of the chain.
+
+    Returns:
+        Scores of all ways from the nearer end to a tag, (half, 2, batch, K); scores of the pairs of tags that meet
+        in the middle, (batch, K²); and what was taken out of these, (batch,).
+    """
+    e = ops.concatenate([e, e[-1:][: ops.shape(e)[0] % 2]])  # one more boundary step makes the halves equal
+    _, scores, scales = messages(number, e, M, ops.shape(e)[0] // 2)
+    left, right = scores[-1, 0], scores[-1, 1]
+    pairs = left[:, :, None] + M + right[:, None, :]
+    return scores, ops.reshape(pairs, (-1, M.shape[0] ** 2)), ops.sum(scales, axis=(0, 1, 3))
+
+
+def _back_to_the_ends(scores: Tensor, pairs: Tensor, M: Tensor) -> Tensor:
+    """The tags of the best pair in the middle and, on both sides of it, step by step the best given the neighbour.
+
+    No back-pointers are kept: of all ways to a neighbour only those to the one that was chosen are looked at again.
+
+    Args:
+        scores: As from :func:`_to_the_middle`, (half, 2, ..., K).
+        pairs: As from :func:`_to_the_middle`, (..., K²).
+        M: Transitions (K, K).
+
+    Returns:
+        Tags of the closed chain less one, so that −1 is the boundary, (..., 2 · half) int32.
+    """
+    K = M.shape[0]
+    pair = ops.cast(ops.argmax(pairs, axis=-1), "int32")
+    middle = ops.stack([pair // K, pair % K])
+    neighbour = ops.concatenate([ops.transpose(M), M])
+    row = ops.reshape(ops.arange(2, dtype="int32") * K, (2, *[1] * len(pair.shape)))
+
+    def step(tag: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        tag = ops.cast(ops.argmax(scores + ops.take(neighbour, tag + row, axis=0), axis=-1), "int32")
+        return tag, tag
+
+    _, path = ops.scan(step, middle, scores[:-1], reverse=True)
+    path = ops.concatenate([path, middle[None]])
+    return ops.moveaxis(ops.concatenate([path[:, 0], ops.flip(path[:, 1], 0)]), 0, -1) - 1
+
+
+@jit()
+def _viterbi(e: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    scores, pairs, taken = _to_the_middle(MAXIMA, e, M)
+    return _back_to_the_ends(scores, pairs, M), taken + ops.max(pairs, axis=-1)
+
+
+def viterbi(
+    emissions: Tensor,
+    transitions: Tensor,
+    *,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The tag sequence of the highest score, one of them if there are several.
+
+    Args:
+        emissions: As in :func:`log_partition`, (batch, time, tags).
+        transitions: As in :func:`log_partition`, (tags, tags).
+        mask: As in :func:`log_partition`, (batch, time).
+        start: As in :func:`log_partition`, (tags,).
+        end: As in :func:`log_partition`, (tags,).
+
+    Returns:
+        Tags, shape (batch, time), int32, −1 at masked steps; and their score, shape (batch,), float32 or wider.
+        Where no sequence is legal, tags −1 and score −inf; where the arguments are wrong, tags −1 and score NaN.
+
+    Raises:
+        ValueError: As :func:`checked`.
+
+    Source: Viterbi 1967; Forney 1973.
+
+    Example:
+        >>> tags, score = viterbi(np.array([[[0.0, 1.0], [0.0, 0.5]]]), np.array([[0.0, 0.0], [2.0, 0.0]]))
+        >>> ops.convert_to_numpy(tags).tolist(), float(score[0])
+        ([[1, 0]], 3.0)
+    """
+    chain = checked(emissions, transitions, mask=mask, start=start, end=end)
+    e, M, taken = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    tags, score = _viterbi(e, M)
+    score = _or_nan(taken + score, chain)
+    tags = tags[:, 1 : ops.shape(chain.mask)[1] + 1]
+    return ops.where(score[:, None] > -math.inf, tags, -1), score
+
+
+@jit()
+def _k_best(e: Tensor, M: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """Tags (batch, k, time) and scores (batch, k) of a closed chain; ``ranks`` are the numbers 0 … k − 1."""
+    k, K, batch = ranks.shape[0], M.shape[0], ops.shape(e)[1]
+    into = ops.transpose(M)[:, :, None]
+
+    def forward(carry: tuple[Tensor, ...], e: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        prior, _, taken = carry
+        scores = prior + e[..., None]
+        top = ops.maximum(ops.max(scores, axis=(1, 2)), LOWEST)
+        ways = (scores - top[:, None, None])[:, None] + into  # (batch, tag, tag before, its rank)
+        prior, before = ops.top_k(ops.reshape(ways, (batch, K, K * k)), k)
+        carry = prior, ops.cast(before, "int32"), taken + top
+        return carry, carry
+
+    first = ops.pad(e[0][..., None], ((0, 0), (0, 0), (0, k - 1)), constant_values=-math.inf)
+    carry = first, ops.zeros((batch, K, k), "int32"), ops.zeros_like(e[0, :, 0])
+    (scores, _, taken), (_, before, _) = ops.scan(forward, carry, e[:-1])
+
+    def back(state: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        state = ops.take_along_axis(ops.reshape(before, (batch, K * k)), state, axis=1)
+        return state, state
+
+    _, states = ops.scan(back, ops.zeros((batch, 1), "int32") + ranks, before[1:], reverse=True)
+    return ops.transpose(states // k, (1, 2, 0)) - 1, scores[:, 0] + taken[:, None]
+
+
+def k_best(
+    emissions: Tensor,
+    transitions: Tensor,
+    k: int,
+    *,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k different tag sequences of the highest scores, best first.
+
+    The recursion of :func:`viterbi`, with the k best ways to each tag in place of the best one.
+
+    Args:
+        emissions: As in :func:`log_partition`, (batch, time, tags).
+        transitions: As in :func:`log_partition`, (tags, tags).
+        k: Number of sequences, at least 1.
+        mask: As in :func:`log_partition`, (batch, time).
+        start: As in :func:`log_partition`, (tags,).
+        end: As in :func:`log_partition`, (tags,).
+
+    Returns:
+        Tags, shape (batch, k, time), int32, −1 at masked steps; and their scores, shape (batch, k), float32 or
+        wider. Where fewer than k sequences are legal the rest has tags −1 and score −inf; where the arguments are
+        wrong, tags are −1 and scores NaN.
+
+    Raises:
+        ValueError: ``k`` is not a positive integer; otherwise as :func:`checked`.
+
+    Source: Seshadri and Sundberg 1994, "List Viterbi decoding algorithms", the parallel form.
+
+    Example:
+        >>> tags, scores = k_best(np.array([[[0.0, 1.0], [0.0, 3.0]]]), np.zeros((2, 2)), 2)
+        >>> ops.convert_to_numpy(tags).tolist(), ops.convert_to_numpy(scores).tolist()
+        ([[[1, 1], [0, 1]]], [[4.0, 3.0]])
+    """
+    ranks = ops.arange(positive_integer("k", k), dtype="int32")
+    chain = checked(emissions, transitions, mask=mask, start=start, end=end)
+    e, M, taken = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    tags, scores = _k_best(e, M, ranks)
+    scores = _or_nan(taken[:, None] + scores, chain)
+    return ops.where(scores[..., None] > -math.inf, tags, -1), scores
+
+
+@jit()
+def _sample(e: Tensor, M: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Tags (batch, count, 2 · half) of a closed chain, and whether it has any (batch,).
+
+    ``u`` are uniform numbers in (0, 1), one for each choice that could arise, (batch, count, K² + half · 2 · K).
+    """
+    scores, pairs, _ = _to_the_middle(LOGARITHMS, e, M)
+    K = M.shape[0]
+    gumbel = -ops.log(-ops.log(u))
+    of_pairs, of_steps = gumbel[..., : K * K], gumbel[..., K * K :]
+    of_steps = ops.transpose(ops.reshape(of_steps, (*ops.shape(u)[:2], -1, 2, K)), (2, 3, 0, 1, 4))
+    tags = _back_to_the_ends(scores[:, :, :, None] + of_steps, pairs[:, None] + of_pairs, M)
+    return tags, ops.max(pairs, axis=-1) > -math.inf
+
+
+def sample(
+    emissions: Tensor,
+    transitions: Tensor,
+    *,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+    count: int = 1,
+    seed: Any = None,
+) -> Tensor:
+    """Tag sequences drawn independently from p(y) = exp s(y) / Z.
+
+    It is :func:`viterbi` with sums in place of maxima on the way to the middle and, on the way back, Gumbel noise
+    on every choice, which turns the best choice into a random one with the right probability. Memory is linear in
+    count × time × tags.
+
+    Args:
+        emissions: As in :func:`log_partition`, (batch, time, tags).
+        transitions: As in :func:`log_partition`, (tags, tags).
+        mask: As in :func:`log_partition`, (batch, time).
+        start: As in :func:`log_partition`, (tags,).
+        end: As in :func:`log_partition`, (tags,).
+        count: Number of sequences for each row, at least 1.
+        seed: As in ``keras.random``: an integer, a ``SeedGenerator`` or None.
+
+    Returns:
+        Tags, shape (batch, count, time), int32, −1 at masked steps, and everywhere in a row where no sequence is
+        legal or the arguments are wrong.
+
+    Raises:
+        ValueError: ``count`` is not a positive integer; otherwise as :func:`checked`.
+
+    Source: Scott 2002, "Bayesian methods for hidden Markov models", forward filtering and backward sampling.
+
+    Example:
+        >>> tags = sample(np.log([[[0.25, 0.75]]]), np.zeros((2, 2)), count=10000, seed=0)
+        >>> abs(float(ops.mean(ops.cast(tags, "float32"))) - 0.75) < 0.02
+        True
+    """
+    count = positive_integer("count", count)
+    chain = checked(emissions, transitions, mask=mask, start=start, end=end)
+    e, M, _ = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    (batch, time), K = ops.shape(chain.mask), M.shape[0]
+    choices = (time + 3) // 2 * 2 * K + K * K
+    tags, possible = _sample(e, M, keras.random.uniform((batch, count, choices), 1e-30, 1.0, e.dtype, seed))
+    return ops.where(ops.logical_and(chain.valid, possible)[:, None, None], tags[..., 1 : time + 1], -1)
