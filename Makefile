@@ -19,7 +19,7 @@ COMPILE = _build/lock/bin/uv pip compile -q --universal --python-version 3.11 --
 KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.py)
 export PYTHONPATH := .
 export TF_CPP_MIN_LOG_LEVEL := 3
-# Two workers on two cores: where each multiplies with two threads, these wait for one another, up to ten times as long.
+# Two workers on two cores: where each multiplies with two threads, these wait for one another.
 test test-backends search portability: export OPENBLAS_NUM_THREADS := 1
 test test-backends search portability: export OMP_NUM_THREADS := 1
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import search  # before any test file it chooses what hypothesis does
+import search  # noqa: F401  (before any test file it chooses what hypothesis does)
 from shared import require, restored, seed_everything, shuffled
 
 from lib.press import notebooks
@@ -28,15 +28,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shuffle", type=int, metavar="SEED", help="run the files, and the tests in each, in another order"
     )
-
-
-def pytest_configure() -> None:
-    """On JAX the tests compile more than they compute, so XLA optimizes less; in `make search` as for a reader."""
-    if os.environ.get("KERAS_BACKEND") == "jax" and search.PROFILE != "search":
-        # No variable of the environment: the processes that measure memory start afresh, with all optimizations.
-        import jax
-
-        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -135,3 +126,16 @@ def pretend(monkeypatch):
             monkeypatch.setitem(sys.modules, name, module)
 
     return play
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """On JAX less optimization, for tests that compile far more than they compute; elsewhere nothing."""
+    if os.environ.get("KERAS_BACKEND") != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -37,6 +37,26 @@ def chain(jit: bool = False):
     return functools.partial(product, x, w)
 
 
+def linear_attention_gradient(form: str, time: int):
+    """A builder of a graph that takes the gradient of causal linear attention, in segments of 256 tokens."""
+    import tensorflow as tf
+
+    from lib.attention import chunkwise, delta_rule, linear_attention
+
+    chunkwise.SEGMENT = 256
+    x = tf.constant(np.random.default_rng(0).standard_normal((1, time, 2, 16)).astype("float32"))
+    beta = tf.ones((1, time, 2)) / 2
+
+    @tf.function(autograph=False)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = linear_attention(x, x, x, causal=True) if form == "linear" else delta_rule(x, x / 4, x, beta)
+        return tape.gradient(out, x)
+
+    return functools.partial(gradient, x)
+
+
 def thin_chain(segments: int | None, mode: str, layers: int = 16):
     """A builder whose function takes the gradients of a sum over dense layers; an output is N x N/2, 2 MiB.
 

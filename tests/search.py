@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 settings.register_profile("test", derandomize=True, deadline=None, database=None)
 settings.register_profile("search", max_examples=2000, deadline=None, print_blob=True)
-PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "test")
-settings.load_profile(PROFILE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 #: Examples of a test that asks for no number of its own.
 USUAL = settings.get_profile("test").max_examples

@@ -38,7 +38,7 @@ from lib.attention import (
 )
 from lib.bert import Block, SelfAttention
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
 
 
 # --- softmax --------------------------------------------------------------------------------------------------

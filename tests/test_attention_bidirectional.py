@@ -36,7 +36,7 @@ from lib.attention.bidirectional import (
 )
 from lib.attention.feature_maps import find_feature_map
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
 
 FORMS = [("elu+1", "sum"), ("exp", "sum"), ("exp", None), (None, "rms")]
 QUERIES = 29  # other keys than queries

@@ -22,7 +22,7 @@ from lib.attention.feature_maps import (
     query_features,
 )
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras import ops
 
 from lib.attention.segments import loop, padded, segment, segments, shape_only, vjp
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
 
 
 @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 8))

@@ -21,6 +21,7 @@ from lib.workbench.measure import peak_memory_in_fresh_process
 
 pytestmark = [
     pytest.mark.backends,
+    pytest.mark.usefixtures("quick_to_compile"),
     pytest.mark.filterwarnings("ignore:On a CPU, XLA merges:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning"),
 ]

@@ -17,7 +17,7 @@ from search import examples, floats
 from lib.bert import Block, Encoder, SelfAttention
 from lib.theseus import GATES, ModuleReplacement, ReplacementRate, anti_curriculum, curriculum, twin
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
 
 BACKEND = keras.backend.backend()
 JIT = False if BACKEND == "tensorflow" else "auto"  # XLA takes long to compile, and has a test of its own

@@ -39,44 +39,14 @@ import keras
 from keras import tree
 
 from .checkpoints import (
-    Cost,
     Plan,
-    chen,
     equal_cuts,
-    forecast,
-    frontier,
-    nothing,
-    plan,
-    saving,
-    smallest,
     sqrt_cuts,
-    units,
 )
 from .pure_call import PureCall
 from .rematerialize import replay
 
-__all__ = [
-    "Chain",
-    "Cost",
-    "Link",
-    "Plan",
-    "Recompute",
-    "Segment",
-    "checkpoint_sequence",
-    "chen",
-    "equal_cuts",
-    "forecast",
-    "frontier",
-    "links",
-    "nothing",
-    "plan",
-    "recompute",
-    "replay",
-    "saving",
-    "smallest",
-    "sqrt_cuts",
-    "units",
-]
+__all__ = ["Chain", "Link", "Recompute", "Segment", "checkpoint_sequence", "links", "recompute"]
 
 Tensor = Any
 Shape = tuple[int | None, ...]
