@@ -11,8 +11,8 @@ PYTEST ?= $(BIN)/pytest --nbval -n 2 --dist loadscope
 # A CPU build of torch; where your index has none, name another: TORCH=torch==2.13.0, or pass TORCH_OPTIONS to pip.
 TORCH ?= torch==2.13.0+cpu
 TORCH_OPTIONS ?=
-# Two workers, a file each.
-BACKENDS = $(BIN)/pytest tests -n 2 --dist loadscope -m backends
+# Two workers, a file each. The files without such tests are not even imported.
+BACKENDS = $(BIN)/pytest $$(grep -l 'mark\.backends' tests/test_*.py) -n 2 --dist loadscope -m backends
 HAS_TORCH = $(BIN)/python -c 'import torch' 2>/dev/null
 COMPILE = _build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # The oldest Keras that lib promises to run on, read from where it is promised.
@@ -20,10 +20,10 @@ KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.p
 export PYTHONPATH := .
 export TF_CPP_MIN_LOG_LEVEL := 3
 # Two workers on two cores: where each multiplies with two threads, these wait for one another.
-test test-backends search portability: export OPENBLAS_NUM_THREADS := 1
-test test-backends search portability: export OMP_NUM_THREADS := 1
+test test-backends fuzz portability: export OPENBLAS_NUM_THREADS := 1
+test test-backends fuzz portability: export OMP_NUM_THREADS := 1
 
-.PHONY: help book test test-backends search portability coverage lab execute bench gpu address lock clean
+.PHONY: help book test test-backends fuzz portability coverage lab student execute bench gpu address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -42,12 +42,12 @@ test-backends: .venv/backends ## run the tests of lib's layers on JAX, on torch 
 	if $(HAS_TORCH); then KERAS_BACKEND=torch $(BACKENDS); \
 	else echo 'Skipped: no $(TORCH) was found. Name a CPU build by TORCH and TORCH_OPTIONS (see the Makefile).'; \
 	  test -z "$${CI:-}"; fi
-	PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BACKENDS)
+	HYPOTHESIS_PROFILE=few PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BACKENDS)
 
-search: .venv/backends ## search for counterexamples at random, long, on every backend
-	HYPOTHESIS_PROFILE=search $(BIN)/pytest tests -n 2 --dist loadscope -m hypothesis
+fuzz: .venv/backends ## search for counterexamples at random, long, on every backend
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests -n 2 --dist loadscope -m hypothesis
 	for backend in jax torch; do \
-	  HYPOTHESIS_PROFILE=search KERAS_BACKEND=$$backend $(BACKENDS) -m 'hypothesis and backends'; done
+	  HYPOTHESIS_PROFILE=fuzz KERAS_BACKEND=$$backend $(BACKENDS) -m 'hypothesis and backends'; done
 
 portability: .venv/ready ## run notebooks and tests of lib as other machines would: make portability ONLY=SSE4
 	$(BIN)/python -m lib.press.portability $(if $(ONLY),--only '$(ONLY)')
@@ -61,6 +61,9 @@ coverage: .venv/backends ## measure how much of lib the unit tests reach, all ba
 
 lab: .venv/ready ## open JupyterLab at the chapters
 	$(BIN)/python -m lib.press.lab
+
+student: .venv/page ## write the notebooks without solutions, for instructors, into _build/student
+	@$(BIN)/python -m lib.press.student
 
 execute: .venv/ready ## re-run the notebooks and store their outputs and claims
 	$(BIN)/python -m lib.press.execute

@@ -5,16 +5,45 @@ if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 
 // A box that scrolls sideways must be reachable from the keyboard, and one that does not must be no tab stop.
 // The theme does this for code and tables when the page is loaded and when the window changes; formulas, the map, and
-// code that is unfolded later are left to us.
+// code that changes otherwise, as it is unfolded or comes back from paper, are left to us.
 window.addEventListener("load", () => {
-  const boxes = document.querySelectorAll(".bd-article :is(div.math, .map, details pre)");
+  const boxes = document.querySelectorAll(".bd-article :is(div.math, .map, pre)");
   const update = (box) => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   };
   const observer = new ResizeObserver((entries) => entries.forEach((entry) => update(entry.target)));
   boxes.forEach((box) => observer.observe(box));
-  window.MathJax?.startup?.promise?.then(() => boxes.forEach(update));
+  // A formula in the text cannot break: where it is wider than its paragraph, it becomes a box that scrolls.
+  const formulas = [...document.querySelectorAll(".bd-article span.math")];
+  const fit = () => {
+    const wide = formulas.map((formula) => {
+      const drawn = formula.firstElementChild, room = formula.closest("p, li, dd, td, th, figcaption, div");
+      return drawn !== null && drawn.getBoundingClientRect().width > room.clientWidth;
+    });
+    formulas.forEach((formula, index) => {
+      formula.classList.toggle("wide", wide[index]);
+      if (wide[index]) formula.tabIndex = 0;
+      else formula.removeAttribute("tabindex");
+    });
+  };
+  window.MathJax?.startup?.promise?.then(() => {
+    boxes.forEach(update);
+    if (formulas.length) new ResizeObserver(fit).observe(document.querySelector(".bd-article"));
+  });
+});
+
+// The claims page says how many cards the chosen verdict and chapter leave; the style sheet alone shows and hides them.
+window.addEventListener("load", () => {
+  const output = document.querySelector("output.shown"), cards = document.querySelectorAll("section.claim");
+  const count = () => {
+    const shown = [...cards].filter((card) => card.checkVisibility()).length;
+    output.textContent = shown ? `${shown} of ${cards.length} claims shown.` : "No claim of this chapter has this verdict.";
+  };
+  if (output) {
+    count();
+    document.querySelectorAll("fieldset.choose").forEach((fieldset) => fieldset.addEventListener("change", count));
+  }
 });
 
 // Paper is white: a page read in the dark is printed in the light theme.

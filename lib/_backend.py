@@ -48,9 +48,46 @@ def jit(**static: Any) -> Callable[[Callable], Callable]:
 
 
 def is_known(x: Tensor) -> bool:
-    """Whether the value of a tensor can be read: not while a graph is traced."""
+    """Whether the value of a tensor can be read: not while a graph is traced, nor of a mere shape on torch."""
     if keras.backend.backend() == "tensorflow":
         return backend().executing_eagerly()
     if keras.backend.backend() == "jax":
         return not isinstance(x, backend().core.Tracer)
-    return True
+    return not getattr(x, "is_meta", False)
+
+
+def all_of(flags: Tensor, axis: tuple[int, ...] | None = None) -> Tensor:
+    """``keras.ops.all``, by counting what is False: XLA on a CPU vectorises sums, but no reduction of booleans.
+
+    Args:
+        flags: Booleans.
+        axis: The axes that are reduced; None for all.
+
+    Example:
+        >>> ops.convert_to_numpy(all_of(ops.convert_to_tensor([[True, True], [True, False]]), (1,))).tolist()
+        [True, False]
+    """
+    return ops.sum(ops.where(flags, 0.0, 1.0), axis=axis) == 0
+
+
+def scan(step: Callable, carry: Any, xs: tuple[Tensor, ...], *, reverse: bool = False) -> tuple[Any, Any]:
+    """``keras.ops.scan`` over several tensors at once, also where a TensorFlow graph does not know their length.
+
+    Args:
+        step: (carry, one entry of each tensor) → (carry, result).
+        carry: What the first step is given.
+        xs: Tensors of one length.
+        reverse: Whether to begin with the last entry.
+
+    Example:
+        >>> carry, results = scan(lambda sum, x: (sum + x[0] * x[1], sum), 0, (ops.arange(3), ops.arange(3)))
+        >>> int(carry), ops.convert_to_numpy(results).tolist()
+        (5, [0, 0, 1])
+    """
+    if all(x.shape[0] is not None for x in xs):
+        return ops.scan(step, carry, xs, reverse=reverse)
+
+    def at(carry: Any, t: Tensor) -> tuple[Any, Any]:
+        return step(carry, tuple(ops.take(x, t, axis=0) for x in xs))
+
+    return ops.scan(at, carry, ops.arange(ops.shape(xs[0])[0]), reverse=reverse)

@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from . import chain
 from ._arguments import non_negative, positive_integer
+from ._tensors import as_tensor, checked_mask
 
 __all__ = ["HMM", "MISSING"]
 
@@ -64,9 +66,11 @@ class HMM:
     emission: NDArray[np.float64]
 
     def __post_init__(self):
-        K = len(np.atleast_1d(self.initial))
-        for name, shape in (("initial", (K,)), ("transition", (K, K)), ("emission", (K, None))):
+        K = None
+        for name in ("initial", "transition", "emission"):
+            shape = {"initial": (None,), "transition": (K, K), "emission": (K, None)}[name]
             object.__setattr__(self, name, _distribution(name, getattr(self, name), shape))
+            K = len(self.initial)
 
     @classmethod
     def fit(
@@ -90,13 +94,14 @@ class HMM:
             tags: Shape (batch, time), integers in [0, K), −1 at padded steps.
             symbol_count: V.
             tag_count: K.
-            mask: Valid steps, boolean, shape (batch, time), a valid prefix in each row; None for those whose tag is
-                not −1.
+            mask: Valid steps, boolean or 0 and 1, shape (batch, time), a valid prefix in each row; None for those
+                whose tag is not −1.
             smoothing: α ≥ 0, added to every count. 1 is Laplace's rule.
             emission_smoothing: α of the symbols, None for ``smoothing``. With many symbols a small one is better.
 
         Raises:
-            ValueError: A shape does not fit, a number is out of range, or the mask has holes.
+            ValueError: A shape does not fit or has a 0, a number is out of range, or the mask has holes or other
+                values than 0 and 1.
 
         Source: Lidstone 1920; Rabiner 1989.
 
@@ -113,10 +118,12 @@ class HMM:
         """
         V, K = positive_integer("symbol_count", symbol_count), positive_integer("tag_count", tag_count)
         symbols, tags = _integers("symbols", symbols, V), _integers("tags", tags, K - 1)
-        valid = tags >= 0 if mask is None else np.asarray(mask, dtype=bool)
-        for name, array in (("tags", tags), ("mask", valid)):
-            if array.shape != symbols.shape:
-                raise ValueError(f"{name} must have the shape of symbols {symbols.shape}, got shape {array.shape}")
+        if tags.shape != symbols.shape:
+            raise ValueError(f"tags must have the shape of symbols {symbols.shape}, got shape {tags.shape}")
+        if mask is None:
+            valid = tags >= 0
+        else:
+            valid = ops.convert_to_numpy(checked_mask(mask, symbols.shape, to_fit="symbols")[0])
         if np.any(valid[:, 1:] & ~valid[:, :-1]):
             raise ValueError("mask must be a valid prefix in each row, got a mask with holes")
         if np.any(valid & (tags < 0)):
@@ -158,7 +165,7 @@ class HMM:
             Shape (batch, time, K), −inf where the probability is 0.
 
         Raises:
-            ValueError: A symbol is out of range, or ``symbols`` is not (batch, time).
+            ValueError: A symbol is out of range, or ``symbols`` is not (batch, time) or empty.
         """
         symbols = _integers("symbols", symbols, self.unknown)
         scores = _log(self.emission).T[symbols]
@@ -179,14 +186,14 @@ class HMM:
         Raises:
             ValueError: As :meth:`emissions` and ``chain.viterbi``.
         """
-        return chain.viterbi(self.emissions(symbols), self.transitions, mask=mask, start=self.start)
+        return chain.viterbi(**self._chain(symbols, mask))
 
     def log_likelihood(self, symbols: ArrayLike, mask: ArrayLike | None = None) -> Tensor:
         """The log-likelihood of the observations, log P(x), whatever their tags.
 
         Args:
             symbols: As in :meth:`emissions`.
-            mask: As in :meth:`decode`.
+            mask: As in :meth:`HMM.decode`.
 
         Returns:
             Shape (batch,), as a tensor; 0 for a row without a valid step.
@@ -194,7 +201,31 @@ class HMM:
         Raises:
             ValueError: As :meth:`emissions` and ``chain.log_partition``.
         """
-        return chain.log_partition(self.emissions(symbols), self.transitions, mask=mask, start=self.start)
+        return chain.log_partition(**self._chain(symbols, mask))
+
+    def marginals(self, symbols: ArrayLike, mask: ArrayLike | None = None) -> Tensor:
+        """P(tag | x) of every step, shape (batch, time, K), 0 at masked steps; arguments as :meth:`HMM.decode`."""
+        return chain.marginals(**self._chain(symbols, mask))
+
+    def entropy(self, symbols: ArrayLike, mask: ArrayLike | None = None) -> Tensor:
+        """The entropy of the tags given x in nats, shape (batch,); arguments as :meth:`HMM.decode`."""
+        return chain.entropy(**self._chain(symbols, mask))
+
+    def sample(self, symbols: ArrayLike, count: int, *, seed: Any = None, mask: ArrayLike | None = None) -> Tensor:
+        """Tags drawn from P(y | x), shape (batch, count, time), −1 at masked steps; see ``chain.sample``."""
+        return chain.sample(**self._chain(symbols, mask), count=count, seed=seed)
+
+    def k_best(self, symbols: ArrayLike, k: int, *, mask: ArrayLike | None = None) -> tuple[Tensor, Tensor]:
+        """The k most probable tag sequences (batch, k, time) and log P(x, y), (batch, k); see ``chain.k_best``."""
+        return chain.k_best(**self._chain(symbols, mask), k=k)
+
+    def _chain(self, symbols: ArrayLike, mask: ArrayLike | None) -> dict[str, Any]:
+        return {
+            "emissions": self.emissions(symbols),
+            "transitions": self.transitions,
+            "mask": mask,
+            "start": self.start,
+        }
 
 
 def _counts(shape: tuple[int, ...], *indices: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -216,9 +247,10 @@ def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _distribution(name: str, rows: ArrayLike, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+    as_tensor(name, rows)
     rows = np.asarray(rows, dtype=np.float64)
     if rows.ndim != len(shape) or any(a not in (b, None) for a, b in zip(shape, rows.shape, strict=True)):
-        wanted = str(shape).replace("None", "symbols + 1")
+        wanted = str(shape).replace("None", "tags" if len(shape) == 1 else "symbols + 1")
         raise ValueError(f"{name} must have shape {wanted}, got shape {rows.shape}")
     if not (np.all(rows >= 0) and np.allclose(rows.sum(axis=-1), 1)):
         raise ValueError(f"{name} must be a distribution in each row, got sums {rows.sum(axis=-1)}")
@@ -226,9 +258,11 @@ def _distribution(name: str, rows: ArrayLike, shape: tuple[int | None, ...]) -> 
 
 
 def _integers(name: str, values: ArrayLike, largest: int) -> NDArray[np.integer]:
-    values = np.asarray(values)
+    values = ops.convert_to_numpy(as_tensor(name, values))
     if values.ndim != 2 or values.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers (batch, time), got {values.dtype} of shape {values.shape}")
-    if values.size and (values.min() < MISSING or values.max() > largest):
+    if 0 in values.shape:
+        raise ValueError(f"{name} must have shape (batch, time), none of them 0, got {values.shape}")
+    if values.min() < MISSING or values.max() > largest:
         raise ValueError(f"{name} must lie in [-1, {largest}], got {values.min()} to {values.max()}")
     return values

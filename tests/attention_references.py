@@ -8,20 +8,13 @@ import math
 import keras
 import numpy as np
 from keras import ops
+from numerics import array, compiled, normal  # noqa: F401 (for those who import from here)
 
 from lib.attention import FEATURE_MAPS
 
 BACKEND = keras.backend.backend()
 MAPS = ["elu+1", "exp", "relu", "1+cos", "taylor", "favor+"]
 BATCH, TIME, HEADS, DIM = 2, 37, 2, 4
-
-
-def array(x):
-    return ops.convert_to_numpy(ops.cast(x, "float32") if "float16" in str(x.dtype) else x)
-
-
-def normal(*shape, seed=0, dtype="float32"):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 def qkv(time=TIME, batch=BATCH, dim=DIM, seed=0, dtype="float32"):
@@ -39,19 +32,6 @@ def padding(time=TIME):
     mask = np.random.default_rng(5).uniform(size=(BATCH, time)) < 0.7
     mask[0, :3], mask[1, -5:] = False, False
     return mask
-
-
-def compiled(function, **options):
-    """The function as the backend compiles it; torch does not."""
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, autograph=False, **options)
-    if BACKEND == "jax":
-        import jax
-
-        return jax.jit(function)
-    return function
 
 
 def gradients(function, inputs, upstream):
@@ -77,7 +57,7 @@ def value_and_gradients(function, inputs, upstream):
         return float(value), [array(g) for g in found]
     import torch
 
-    inputs = [torch.tensor(x, requires_grad=True) for x in inputs]
+    inputs = [ops.convert_to_tensor(x).clone().detach().requires_grad_() for x in inputs]  # bfloat16 too
     value = ops.sum(function(*inputs) * torch.tensor(upstream))
     value.backward()
     return float(value.detach()), [array(x.grad) for x in inputs]
@@ -92,6 +72,50 @@ def slopes_agree(found, reference, inputs, upstream):
         slope = np.sum(upstream * (ends[0] - ends[1])) / 2e-6
         assert abs(np.sum(g * h) / 1e-6 - slope) <= 2e-4 * np.linalg.norm(g) + 1e-3
     return True
+
+
+def second_slope(function, inputs, upstream, one, other):
+    """The derivative, along other, of the derivative, along one, of Σ upstream · sin(function(*inputs))."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        inputs, one, other = ([tf.convert_to_tensor(x) for x in part] for part in (inputs, one, other))
+        with tf.GradientTape() as outer:
+            outer.watch(inputs)
+            with tf.GradientTape() as inner:
+                inner.watch(inputs)
+                value = ops.sum(ops.sin(function(*inputs)) * upstream)
+            slope = sum(ops.sum(g * d) for g, d in zip(inner.gradient(value, inputs), one, strict=True))
+        return float(sum(ops.sum(g * d) for g, d in zip(outer.gradient(slope, inputs), other, strict=True)))
+    if BACKEND == "jax":
+        import jax
+
+        def value(inputs):
+            return ops.sum(ops.sin(function(*inputs)) * upstream)
+
+        def slope(inputs):
+            return sum(ops.sum(g * d) for g, d in zip(jax.grad(value)(inputs), one, strict=True))
+
+        return float(sum(ops.sum(g * d) for g, d in zip(jax.jit(jax.grad(slope))(inputs), other, strict=True)))
+    import torch
+
+    inputs = [torch.tensor(x, requires_grad=True) for x in inputs]
+    value = ops.sum(ops.sin(function(*inputs)) * torch.tensor(upstream))
+    found = torch.autograd.grad(value, inputs, create_graph=True)
+    slope = sum((g * torch.tensor(d)).sum() for g, d in zip(found, one, strict=True))
+    found = torch.autograd.grad(slope, inputs)
+    return float(sum((g * torch.tensor(d)).sum() for g, d in zip(found, other, strict=True)))
+
+
+def second_difference(reference, inputs, upstream, one, other, h=1e-4):
+    """As :func:`second_slope`, by finite differences of a reference in float64."""
+    inputs = [x.astype("float64") for x in inputs]
+
+    def value(s, t):
+        moved = (x + h * (s * d + t * e) for x, d, e in zip(inputs, one, other, strict=True))
+        return np.sum(upstream * np.sin(reference(*moved)))
+
+    return (value(1, 1) - value(1, -1) - value(-1, 1) + value(-1, -1)) / (4 * h**2)
 
 
 def features_of(name, x):
@@ -158,6 +182,21 @@ def delta_reference(q, k, v, beta, log_decay=None, mask=None):
                 S = gamma * (np.eye(len(key)) - rate * np.outer(key, key)) @ S + rate * np.outer(key, v[b, t, h])
             out[b, t, h] = q[b, t, h] @ S
     return out
+
+
+def gated_reference(q, k, v, log_decay, normalize=None):
+    """S ← γ S + k vᵀ, token by token; NumPy, float64."""
+    q, k, v, log_decay = (x.astype("float64") for x in (q, k, v, log_decay))
+    out = np.zeros(v.shape)
+    for b, h in np.ndindex(q.shape[0], q.shape[2]):
+        S = np.zeros((q.shape[-1], v.shape[-1]))
+        for t in range(q.shape[1]):
+            S = np.exp(log_decay[b, t, h]) * S + np.outer(k[b, t, h], v[b, t, h])
+            out[b, t, h] = q[b, t, h] @ S
+    if normalize is None:
+        return out
+    size = np.sqrt(np.mean(out**2, axis=-1, keepdims=True))
+    return out / np.where(size == 0, 1, size)
 
 
 def close(x, y, tolerance=2e-5):

@@ -8,17 +8,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import search  # noqa: F401  (before any test file it chooses what hypothesis does)
-from shared import require, restored, seed_everything, shuffled
+from shared import longest_first, require, restored, seed_everything, shuffled
 
 from lib.press import notebooks
 from lib.press import site as press
 
 #: What the pages are made from.
-SOURCES = ("book", "data/claims", "data/measured", "lib/press", "_static", "_templates", "_config.yml", "_toc.yml")
+SOURCES = ("book", "data/claims", "data/measured", "lib", "_static", "_templates", "_config.yml", "_toc.yml")
 
 
 # --- order ------------------------------------------------------------------------------------------------
@@ -37,8 +38,23 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)  # pytest then puts the tests together that share a fixture
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if (seed := config.getoption("--shuffle")) is not None:
-        items[:] = shuffled(items, seed)
+    seed = config.getoption("--shuffle")
+    items[:] = longest_first(items) if seed is None else shuffled(items, seed)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers take the files in this order, which xdist else changes to one of its own."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Imports leave no garbage worth the search, which takes a quarter of their time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 # --- what no test leaves to the next ----------------------------------------------------------------------
@@ -114,6 +130,12 @@ def keras():
 
 
 @pytest.fixture
+def eager_models(keras, monkeypatch) -> None:
+    """Models run eagerly, unless they are compiled otherwise: tracing one takes longer than a few steps of it."""
+    monkeypatch.setattr(keras.Model, "compile", partialmethod(keras.Model.compile, run_eagerly=True))
+
+
+@pytest.fixture
 def pretend(monkeypatch):
     """Plays Keras on a backend or a device that this machine may not have: its new tensors are ``tensor``."""
     from types import SimpleNamespace
@@ -128,14 +150,19 @@ def pretend(monkeypatch):
     return play
 
 
-@pytest.fixture(scope="module")
-def quick_to_compile() -> Iterator[None]:
-    """On JAX less optimization, for tests that compile far more than they compute; elsewhere nothing."""
-    if os.environ.get("KERAS_BACKEND") != "jax":
-        yield
-        return
-    import jax
+@pytest.fixture(scope="session", autouse=True)
+def _quick_to_compile() -> None:
+    """Leave out what LLVM would optimize of XLA's programs: tests compile far more than they compute.
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    What XLA fuses and orders, and so what memory it needs, stays. The processes that a test starts, and the kernels
+    of the notebooks, optimize as ever: XLA reads its flags once, when TensorFlow first uses it.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend == "jax" and backend in sys.modules:
+        sys.modules[backend].config.update("jax_disable_most_optimizations", True)
+    elif backend == "tensorflow" and backend in sys.modules:
+        flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip())
+            tensorflow = sys.modules[backend]
+            tensorflow.function(lambda x: x + 1, autograph=False, jit_compile=True)(tensorflow.zeros(()))

@@ -1,13 +1,35 @@
-"""What the fresh processes of test_measure_memory.py build. Each imports this module, so it needs no pytest."""
+"""What is measured in fresh processes. Each imports this module, so it needs no pytest."""
 
 import functools
+import json
 import os
+import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 
+from lib.workbench.measure import Peak, UnmeasurableError, peak_memory, peak_memory_in_fresh_process
+
 N = 1024  # a matrix of N x N float32 is 4 MiB
 SQUARE = 4 * N * N
+
+
+def peaks_in_turn(builder, *cases) -> list[Peak]:
+    """Measures what a builder of this module makes of each case, one after another in one fresh process.
+
+    To load a backend takes longer than to measure. But TensorFlow recycles the blocks of earlier cases, and counts
+    each in full: the cases whose bytes must not be too many come first, or have no larger one before them.
+    """
+    command = [sys.executable, __file__, builder.__name__, json.dumps(cases)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(run.stderr[-2000:])
+    found = json.loads(run.stdout.splitlines()[-1])
+    if found is None:  # only the kernel can tell, of one call in a process
+        return [peak_memory_in_fresh_process(builder, **case) for case in cases]
+    return [Peak(**peak) for peak in found]
 
 
 def chain(jit: bool = False):
@@ -38,12 +60,12 @@ def chain(jit: bool = False):
 
 
 def linear_attention_gradient(form: str, time: int):
-    """A builder of a graph that takes the gradient of causal linear attention, in segments of 256 tokens."""
+    """A builder of a graph that takes the gradient of causal linear attention, in tiles of 256 tokens."""
     import tensorflow as tf
 
     from lib.attention import chunkwise, delta_rule, linear_attention
 
-    chunkwise.SEGMENT = 256
+    chunkwise.TILE = 256
     x = tf.constant(np.random.default_rng(0).standard_normal((1, time, 2, 16)).astype("float32"))
     beta = tf.ones((1, time, 2)) / 2
 
@@ -64,10 +86,10 @@ def thin_chain(segments: int | None, mode: str, layers: int = 16):
     """
     import keras
 
-    from lib.recompute import Segment, checkpoint_sequence
+    from lib.recompute import LayerSequence, checkpoint_sequence
 
     chain = [keras.layers.Dense(32, "relu") for _ in range(layers)]
-    network = checkpoint_sequence(chain, segments) if segments else Segment(chain)
+    network = checkpoint_sequence(chain, segments) if segments else LayerSequence(chain)
     x = keras.ops.ones((N * N // 64, 32))
     network.build(x.shape)
     weights = [weight.value for weight in network.trainable_variables]
@@ -126,3 +148,11 @@ def flag_refused():
 
 def environment(names: list[str]):
     raise RuntimeError([os.environ.get(name) for name in names])
+
+
+if __name__ == "__main__":
+    name, cases = sys.argv[1:]
+    try:
+        print(json.dumps([asdict(peak_memory(globals()[name](**case))) for case in json.loads(cases)]))
+    except UnmeasurableError:
+        print("null")

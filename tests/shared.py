@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,26 @@ def shuffled(items: Sequence[pytest.Item], seed: int) -> list[pytest.Item]:
         if tests[0].path.suffix != ".ipynb":
             rng.shuffle(tests)
     return [test for tests in files for test in tests]
+
+
+def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The files in the order in which parallel workers take them, so that none ends alone with a long one.
+
+    First the notebooks, by the seconds that they took when they were last executed, then the files by their tests.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    ordered = sorted(files, key=lambda path: (-_seconds(path), -len(files[path])))
+    return [test for path in ordered for test in files[path]]
+
+
+def _seconds(path: Path) -> float:
+    """How long a notebook took; 0 for what is none, or was never executed."""
+    record = notebooks.measured(path) / "execution.cpu.json"
+    if path.suffix != ".ipynb" or not record.exists():
+        return 0.0
+    return json.loads(record.read_text(encoding="utf8"))["seconds"]
 
 
 @contextmanager
@@ -100,3 +122,11 @@ def lifted_out(chapter: str, ideas: tuple[str, ...], folder: Path, preamble: str
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.split("\n")[-2]
+
+
+def assert_accepts_its_solution_alone(sheet: Any, number: str, wrong: Sequence[Any], capsys: Any) -> None:
+    """The exercise of a sheet has a solution that prints, and rejects wrong answers and what is no answer."""
+    assert sheet.solution(number).printed
+    for answer in [*wrong, None, "x"]:
+        sheet.check(number, answer)
+        assert "not yet" in capsys.readouterr().out

@@ -395,6 +395,154 @@ def test_boole_and_bonferroni_enclose_the_tail():
     assert p - p**2 / 2 - noise < observed < p + noise
 
 
+# Every method at any dimension ---------------------------------------------------------------------------------
+
+HUGE = [10**6, 10**9, 10**12, 10**15, 2**63 + 5]
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 1000, *HUGE])
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5, 6, 7, 8, 20])
+def test_moments_of_the_cosine_are_those_of_beta(n, order):
+    half = mp.mpf(n) / 2
+    exact = mp.gammaprod([mp.mpf(order + 1) / 2, half], [mp.mpf(1) / 2, half + mp.mpf(order) / 2])
+    if order % 2:
+        assert cosine(n).moment(order) == 0
+    else:
+        assert error(cosine(n).moment(order), exact) < 1e-13
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 1000])
+@pytest.mark.parametrize("order", [1, 4, 5, 6, 9, 20])
+def test_moments_of_the_angle_are_integrals_of_its_density(n, order):
+    cuts = [
+        0,
+        *(mp.pi / 2 + s * k / mp.sqrt(n) for k, s in ((4, -1), (1, -1), (1, 1), (4, 1)) if k**2 < 2 * n),
+        mp.pi,
+    ]
+    exact = mp.quad(lambda theta: theta**order * density(n, theta), cuts)
+    assert error(angle(n).moment(order), exact) < 1e-12
+
+
+@pytest.mark.parametrize("n", HUGE)
+def test_moments_of_the_angle_tend_to_those_of_a_normal_law(n):
+    # E Θ⁶ by the second and fourth moment about π/2; the sixth is below 1e-17 of it.
+    half, v = mp.pi / 2, mp.psi(1, mp.mpf(n) / 2) / 2
+    exact = half**6 + 15 * half**4 * v + 15 * half**2 * (3 * v**2 - mp.psi(3, mp.mpf(n) / 2) / 8) + 15 * v**3
+    assert error(angle(n).moment(6), exact) < 1e-13
+
+
+@pytest.mark.parametrize("n", [2, 3, 1000, *HUGE])
+def test_expectations_meet_the_peak(n):
+    right = np.pi / 2
+    assert angle(n).expect() == pytest.approx(right, rel=1e-12)
+    assert angle(n).expect(lambda theta: (theta - right) ** 2) == pytest.approx(
+        angle(n).var(), rel=1e-9, abs=1e-17 * right
+    )
+    assert cosine(n).expect(lambda c: c**4) == pytest.approx(cosine(n).moment(4), rel=1e-9)
+    assert abs(cosine(n).expect()) < 1e-12 * cosine(n).std()
+    assert cosine(n).expect(lambda _: 1.0, lb=0.0) == pytest.approx(0.5, rel=1e-9)
+    inner = cosine(n).ppf(0.4), cosine(n).ppf(0.9)
+    assert cosine(n).expect(lambda _: 1.0, lb=inner[0], ub=inner[1]) == pytest.approx(0.5, rel=1e-9)
+    tail = cosine(n).isf(0.01)
+    assert cosine(n).expect(lambda c: c, lb=tail, conditional=True) == pytest.approx(
+        # ∫ η p from t: the density times (1 − t²)/(n − 1), over the tail.
+        cosine(n).pdf(tail) * (1 - tail**2) / (n - 1) / 0.01,
+        rel=1e-6,
+    )
+
+
+@pytest.mark.parametrize("count", [2, 3, 100, 10**5, 10**9, 2**63 + 5])
+def test_in_space_the_worst_pair_is_the_largest_of_uniform_numbers(count):
+    law, pairs = largest_cosine(3, count), mp.mpf(count) * (count - 1) / 2  # Beta(M, 1)
+    mean, variance, skewness, kurtosis = law.stats("mvsk")
+    assert error(mean, pairs / (pairs + 1)) < 1e-13
+    assert error(variance, pairs / (pairs + 1) ** 2 / (pairs + 2)) < 1e-12
+    assert skewness == pytest.approx(float(2 * (1 - pairs) / (pairs + 3) * mp.sqrt((pairs + 2) / pairs)), abs=1e-11)
+    top = 6 * (pairs**3 - pairs**2 - 6 * pairs + 2)
+    assert kurtosis == pytest.approx(float(top / (pairs * (pairs + 3) * (pairs + 4))), abs=1e-11)
+    assert law.moment(7) == pytest.approx(float(pairs / (pairs + 7)), rel=1e-12)
+    assert law.entropy() == pytest.approx(float(1 - 1 / pairs - mp.log(pairs)), rel=1e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize("count", [3, 1000, 10**6])
+def test_in_the_plane_the_worst_pair_is_a_sine(count):
+    # X = sin(πV/2) with V ~ Beta(M, 1), so that 1 − X = 1 − cos(πD/2) with D = 1 − V.
+    law, pairs = largest_cosine(2, count), mp.mpf(count) * (count - 1) / 2
+    cuts = [0, *(k / pairs for k in (1, 4, 16, 64) if k < pairs), 1]
+
+    def expect(f):
+        return mp.quad(lambda d: f(1 - mp.cos(mp.pi * d / 2)) * pairs * (1 - d) ** (pairs - 1), cuts)
+
+    gap = expect(lambda g: g)
+    assert error(law.mean(), 1 - gap) < 1e-13
+    assert error(law.var(), expect(lambda g: (g - gap) ** 2)) < 1e-9
+    assert law.moment(6) == pytest.approx(float(expect(lambda g: (1 - g) ** 6)), rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "count"), [(10, 5), (10**5, 10**5), (10**9, 100)])
+def test_the_worst_pair_in_high_dimension(n, count):
+    law = largest_cosine(n, count)
+    x = np.linspace(law.ppf(1e-17), law.isf(1e-17), 200_001)  # of a density that other tests hold to mpmath
+    p = law.pdf(x)
+
+    def expect(f):
+        return np.trapezoid(f * p, x)
+
+    assert law.mean() == pytest.approx(expect(x), rel=1e-9)
+    assert law.var() == pytest.approx(expect((x - law.mean()) ** 2), rel=1e-8)
+    assert law.stats("s") == pytest.approx(expect((x - law.mean()) ** 3) / law.std() ** 3, rel=1e-7)
+    assert law.stats("k") + 3 == pytest.approx(expect((x - law.mean()) ** 4) / law.var() ** 2, rel=1e-7)
+    assert law.entropy() == pytest.approx(-expect(np.log(np.maximum(p, 1e-300))), rel=1e-9)
+    assert law.expect(lambda x: x**2) == pytest.approx(expect(x**2), rel=1e-8)
+    assert law.interval(0.9) == (law.ppf(0.05), law.isf(0.05)) or law.interval(0.9) == pytest.approx(
+        (law.ppf(0.05), law.isf(0.05)), rel=1e-12
+    )
+
+
+def test_the_entropy_of_the_worst_pair_that_a_reviewer_found_wrong():
+    assert largest_cosine(10**5, 10**5).entropy() == pytest.approx(-6.0655, abs=1e-4)
+    assert cosine(10**6).moment(6) == pytest.approx(1.5e-17, rel=1e-4)
+
+
+@pytest.mark.parametrize("n", HUGE)
+def test_in_any_dimension_the_cosine_tends_to_a_normal_law(n):
+    law, scale, z = cosine(n), float(n) ** 0.5, np.array([-3.0, -0.5, 1e-9, 2.0])
+    slack = 30 / n + 1e-12  # the next term of the expansion is z⁴/(4n)
+    np.testing.assert_allclose(law.sf(z / scale), stats.norm.sf(z), rtol=slack)
+    np.testing.assert_allclose(law.cdf(z / scale), stats.norm.cdf(z), rtol=slack)
+    np.testing.assert_allclose(law.ppf([0.01, 0.3, 0.9]) * scale, stats.norm.ppf([0.01, 0.3, 0.9]), rtol=slack)
+    np.testing.assert_allclose(law.isf([0.01, 1e-200]) * scale, stats.norm.isf([0.01, 1e-200]), rtol=1e3 / n + 1e-9)
+    np.testing.assert_allclose(law.logpdf(z / scale) - np.log(scale), stats.norm.logpdf(z), rtol=slack)
+    assert law.logsf(40 / scale) == pytest.approx(stats.norm.logsf(40), rel=1e3 / n + 1e-10)
+    assert law.entropy() + np.log(scale) == pytest.approx(stats.norm.entropy(), rel=1e-6)
+    assert law.stats("mvsk") == pytest.approx((0, 1 / n, 0, -6 / n), rel=1e-5)
+    assert angle(n).entropy() == pytest.approx(law.entropy(), rel=1e-6)
+
+
+def test_the_logarithm_of_the_tail_of_the_worst_pair_does_not_end():
+    law = largest_cosine(10_000, 100)
+    for x in (0.5, 0.9):
+        assert law.sf(x) == 0
+        assert law.logsf(x) == pytest.approx(np.log(4950 * 2) + cosine(10_000).logsf(x), rel=1e-12)
+    for x in law.isf([0.9, 1e-3, 1e-100]):
+        assert law.logsf(x) == pytest.approx(np.log(law.sf(x)), rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [np.uint64(2**63 + 5), 2**63 + 5, 2**200, [2**70, 3]])
+def test_dimensions_beyond_64_bits_are_numbers(n):
+    assert np.all(angle(n).mean() == np.pi / 2)
+    np.testing.assert_allclose(cosine(n).var(), 1 / np.asarray(n, dtype=float))
+    np.testing.assert_allclose(angle(n).var(), cosine(n).var(), rtol=0.5)
+    assert np.all(np.isfinite(largest_cosine(n, 10).mean()))
+
+
+@pytest.mark.parametrize("n", [10**400, [10**400, 3], np.ma.masked_array([3, 4], [True, False])])
+def test_dimensions_that_no_float_holds_are_refused(n):
+    with pytest.raises(ValueError, match=r"^n must be an integer >= 2 or an array of them, got "):
+        angle(n)
+    assert angle(np.ma.masked_array([3, 4])).var().shape == (2,)
+
+
 # Angles of given vectors ---------------------------------------------------------------------------------------
 
 
@@ -450,6 +598,7 @@ def test_angles_broadcast_along_the_leading_axes():
         (None, "real numbers, got dtype object"),
         ([True, False], "real numbers, got dtype bool"),
         ([[1, 2], [1]], "ragged"),
+        (np.ma.masked_array([1, 2], [True, False]), "no masked entries"),
     ],
 )
 def test_bad_vectors_are_refused_by_name(bad, why):
@@ -486,6 +635,13 @@ def test_pairwise_angles_are_right_near_zero_and_pi():
 def test_pairwise_angles_want_a_matrix(bad):
     with pytest.raises(ValueError, match=r"^vectors must have shape \(N, n\), got shape"):
         pairwise_angles(bad)
+
+
+def test_pairwise_angles_refuse_ragged_and_masked_rows_by_name():
+    with pytest.raises(ValueError, match=r"^vectors must be vectors of one length, got a ragged list"):
+        pairwise_angles([[1, 2], [3]])
+    with pytest.raises(ValueError, match=r"^vectors must have no masked entries"):
+        pairwise_angles(np.ma.masked_array(np.eye(2), np.eye(2)))
 
 
 def test_pairwise_angles_refuse_what_has_no_direction():
@@ -602,8 +758,12 @@ def test_directions_grow_exponentially_with_the_dimension():
 def test_that_many_random_directions_can_be_drawn():
     n, tolerance, rng = 50, 0.5, np.random.default_rng(0)
     count = round(np.exp(log_directions_within(n, tolerance)))
-    worst = [np.abs(np.cos(pairwise_angles(rng.standard_normal((count, n))))).max() for _ in range(40)]
-    assert min(worst) <= tolerance < max(worst)
+    beyond = [
+        int(np.sum(np.abs(1 - pdist(rng.standard_normal((count, n)), "cosine")) > tolerance)) for _ in range(300)
+    ]
+    # One pair is expected beyond the tolerance, within 4 standard errors; so some draws have none.
+    assert np.mean(beyond) == pytest.approx(1, abs=4 / np.sqrt(300) + 2 / count)
+    assert min(beyond) == 0 < max(beyond)
 
 
 @pytest.mark.parametrize("bad", [0, 1, -0.1, float("nan"), "0.1", None, True, [0.1, 1.0], [[0.1], [0.1, 0.2]]])
@@ -619,3 +779,29 @@ def test_importing_the_module_loads_no_deep_learning():
     code = "import sys, lib.angles; print({'tensorflow', 'jax', 'torch', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("call", [dimension_for, dimension_bound])
+@pytest.mark.parametrize("distortion", [1e-9, 1e-200, 5e-324])
+def test_distortions_that_no_dimension_of_float64_allows_are_refused_by_name(call, distortion):
+    with pytest.raises(ValueError, match=r"^distortion must allow a dimension of at most 1e15, got "):
+        call(1000, distortion)
+
+
+def test_small_distortions_and_failures_have_their_dimension():
+    # Where χ² is normal, k ε² / 2 = z² with z the quantile of δ / (N(N − 1)).
+    for distortion in (1e-4, 1e-6):  # where SciPy's incomplete gamma function is off by half
+        z = stats.norm.isf(1e-3 / (1000 * 999))
+        assert dimension_for(1000, distortion) == pytest.approx(2 * (z / distortion) ** 2, rel=10 * distortion)
+    k = dimension_for(2, 0.5, failure=1e-290)
+    tails = [mp.gammainc(mp.mpf(n) / 2, 0, mp.mpf(n) / 4, regularized=True) for n in (k, k - 1)]
+    tails = [
+        t + mp.gammainc(mp.mpf(n) / 2, 0.75 * n, regularized=True) for t, n in zip(tails, (k, k - 1), strict=True)
+    ]
+    assert tails[0] <= mp.mpf("1e-290") < tails[1]
+
+
+@pytest.mark.parametrize(("points", "failure"), [(1000, 1e-320), (2, 5e-324), (10**10, 1e-290)])
+def test_failures_below_what_float64_resolves_are_refused_by_name(points, failure):
+    with pytest.raises(ValueError, match=r"^failure must be at least 1e-300 for each of \d+ pairs, got "):
+        dimension_for(points, 0.1, failure=failure)

@@ -32,13 +32,13 @@ from lib.attention import (
     linear_attention,
     random_features,
     recurrent_attention,
+    recurrent_step,
     retention,
     softmax_attention,
-    step,
 )
 from lib.bert import Block, SelfAttention
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 
 # --- softmax --------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_a_cache_gives_the_last_row_of_causal_softmax_attention_and_grows():
     q, k, v = qkv(4)
     whole, cache = array(softmax_attention(q, k, v, causal=True)), None
     for t in range(4):
-        out, cache = cached_step(cache, q[:, t], k[:, t], v[:, t])
+        out, cache = cached_step(q[:, t], k[:, t], v[:, t], cache)
         assert close(out, whole[:, t])
     assert isinstance(cache, Cache)
     assert tuple(cache.k.shape) == (BATCH, 4, HEADS, DIM)
@@ -88,7 +88,7 @@ def test_a_cache_gives_the_last_row_of_causal_softmax_attention_and_grows():
 @pytest.mark.parametrize("name", MAPS)
 def test_linear_attention_is_the_sum_over_all_pairs(name, causal):
     q, k, v = qkv()
-    out = linear_attention(q, k, v, name, causal, padding(), chunk=8)
+    out = linear_attention(q, k, v, name, causal=causal, mask=padding(), chunk=8)
     assert close(out, quadratic(q, k, v, name, causal, padding()), 1e-4)
 
 
@@ -96,7 +96,7 @@ def test_linear_attention_is_the_sum_over_all_pairs(name, causal):
 @pytest.mark.parametrize("normalize", ["rms", None])
 def test_outputs_may_be_normalised_otherwise(normalize, causal):
     q, k, v = qkv()
-    out = linear_attention(q, k, v, "exp", causal, padding(), normalize=normalize, chunk=8)
+    out = linear_attention(q, k, v, "exp", causal=causal, mask=padding(), normalize=normalize, chunk=8)
     assert close(out, quadratic(q, k, v, "exp", causal, padding(), normalize), 1e-4)
 
 
@@ -120,7 +120,7 @@ def test_a_query_without_keys_gets_zero_and_no_nan(name, causal):
     x, mask = qkv(), np.zeros((BATCH, TIME), bool)
 
     def function(*x):
-        return linear_attention(*x, name, causal, mask, chunk=8)
+        return linear_attention(*x, name, causal=causal, mask=mask, chunk=8)
 
     assert not np.any(array(function(*x)))
     for g in gradients(function, x, np.ones_like(x[2])):
@@ -133,28 +133,29 @@ def test_so_does_one_of_the_other_forms():
     assert not np.any(array(softmax_attention(q, k, v, mask=mask)))
     assert not np.any(array(softmax_attention(q, k, v, mask=mask, fused=True)))
     assert not np.any(array(double_softmax_attention(q, k, v, mask=mask)))
-    assert not np.any(array(linear_attention(-np.abs(q), k, v, "relu", True, ~mask, chunk=8)))
+    assert not np.any(array(linear_attention(-np.abs(q), k, v, "relu", causal=True, mask=~mask, chunk=8)))
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_exponentials_do_not_overflow_and_late_large_keys_do_not_erase_early_ones(causal):
     q, k, v = qkv()
     k, mask = k + np.linspace(-300, 300, TIME, dtype="float32")[None, :, None, None], np.ones((BATCH, TIME), bool)
-    out = array(linear_attention(q, k, v, "exp", causal, mask, chunk=8))
+    out = array(linear_attention(q, k, v, "exp", causal=causal, mask=mask, chunk=8))
     weights = np.einsum("bihf,bjhf->bhij", *(np.exp(x.astype("float64")) for x in (q, k)))
     assert close(out, weighted(np.tril(weights) if causal else weights, v, "sum"), 1e-4)
-    found = gradients(lambda *x: linear_attention(*x, "exp", causal, mask, chunk=8), [q, k, v], np.ones_like(v))
+    options = {"causal": causal, "mask": mask, "chunk": 8}
+    found = gradients(lambda *x: linear_attention(*x, "exp", **options), [q, k, v], np.ones_like(v))
     assert all(np.all(np.isfinite(g)) for g in found)
 
 
 def test_weights_of_a_factored_similarity_are_a_mean():
     (q, k, v), mask = qkv(), np.ones((BATCH, TIME), bool)
     for name in set(MAPS) - {"relu"}:  # whose weights may all be 0
-        out = array(linear_attention(q, k, v, name, True, mask, chunk=8))
+        out = array(linear_attention(q, k, v, name, causal=True, mask=mask, chunk=8))
         low, high = np.minimum.accumulate(v, axis=1), np.maximum.accumulate(v, axis=1)
         assert np.all(out >= low - 1e-4)
         assert np.all(out <= high + 1e-4)
-        assert close(linear_attention(q, k, np.ones_like(v), name, False, mask), np.ones_like(v))
+        assert close(linear_attention(q, k, np.ones_like(v), name, mask=mask), np.ones_like(v))
 
 
 def test_other_keys_than_queries():
@@ -166,7 +167,7 @@ def test_a_delta_rule_overwrites_where_a_sum_adds():
     keys, v = np.eye(4, dtype="float32")[[0, 1, 0]].reshape(1, 3, 1, 4), normal(1, 3, 1, 4)
     out = array(delta_rule(keys, keys, v, np.ones((1, 3, 1), "float32")))
     assert close(out, v)
-    added = array(linear_attention(keys, keys, v, None, True, normalize=None))
+    added = array(linear_attention(keys, keys, v, None, causal=True, normalize=None))
     assert close(added[:, 2], v[:, 0] + v[:, 2])
 
 
@@ -253,7 +254,7 @@ def q(*shape):
 X = q(2, 5, 2, 4)
 WRONG = [
     (lambda: linear_attention(q(5, 2, 4), X, X), "q must have shape"),
-    (lambda: linear_attention(X.astype(int), X, X), "q must be of a float type, got int"),
+    (lambda: linear_attention(X.astype(int), X, X), "q must hold floats, got int"),
     (lambda: linear_attention(X, q(2, 5, 2, 3), X), "k must have shape"),
     (lambda: linear_attention(X, q(2, 6, 2, 4), q(2, 6, 2, 4), causal=True), "k must have shape"),
     (lambda: linear_attention(X, X, q(2, 4, 2, 4)), "v must have shape"),
@@ -269,13 +270,13 @@ WRONG = [
     (lambda: retention(X, X, X, [0.5]), "decay must be in"),
     (lambda: gated_attention(X, X, X, q(2, 5)), "log_decay must have shape"),
     (lambda: delta_rule(X, X, X, q(2, 5, 3)), "beta must have shape"),
-    (lambda: step(None, X, X, X), "q must have shape .batch, heads, dim"),
+    (lambda: recurrent_step(X, X, X, feature_map="exp", normalize="sum"), "q must have shape .batch, heads, dim"),
     (lambda: random_features(4, 0), "count must be a positive integer"),
     (lambda: Attention(2, "cosine"), "form must be one of"),
     (lambda: Attention(2, "delta rule"), "causal must be True"),
     (lambda: Attention(2, "double softmax", True), "causal must be False"),
     (lambda: Attention(2, normalize="mean"), "normalize must be"),
-    (lambda: Attention(3)(q(1, 2, 8)), "heads must divide hidden = 8, got 3"),
+    (lambda: Attention(3)(q(1, 2, 8)), "num_heads must divide hidden = 8, unless key_dim is given, got 3"),
     (lambda: Attention(2).step(q(1, 8)), "causal must be True"),
 ]
 

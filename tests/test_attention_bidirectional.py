@@ -23,29 +23,26 @@ from attention_references import (
 from keras import ops
 
 from lib.attention import State, bidirectional
+from lib.attention.arguments import checked, known_normalization, of_rank
 from lib.attention.bidirectional import (
-    checked,
     empty_state,
     full_attention,
-    known_normalization,
     normalizer,
     normalizer_gradient,
-    of_rank,
-    require_shape,
-    whole_segments,
+    whole_tiles,
 )
 from lib.attention.feature_maps import find_feature_map
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 FORMS = [("elu+1", "sum"), ("exp", "sum"), ("exp", None), (None, "rms")]
 QUERIES = 29  # other keys than queries
 
 
 @pytest.fixture(autouse=True)
-def short_segments(monkeypatch):
-    """Several segments of queries and of keys."""
-    monkeypatch.setattr(bidirectional, "SEGMENT", 16)
+def short_tiles(monkeypatch):
+    """Several tiles of queries and of keys."""
+    monkeypatch.setattr(bidirectional, "TILE", 16)
 
 
 def tokens():
@@ -68,9 +65,9 @@ def test_values_and_gradients_are_those_of_all_pairs(name, normalize):
     assert slopes_agree(gradients(found, tokens(), UPSTREAM), expected, tokens(), UPSTREAM)
 
 
-@pytest.mark.parametrize("segment", [16, 512])
-def test_segments_and_a_mask_of_everything_change_nothing(segment, monkeypatch):
-    monkeypatch.setattr(bidirectional, "SEGMENT", segment)
+@pytest.mark.parametrize("tile", [16, 512])
+def test_tiles_and_a_mask_of_everything_change_nothing(tile, monkeypatch):
+    monkeypatch.setattr(bidirectional, "TILE", tile)
     inputs = qkv(32)  # nothing to pad
     expected = quadratic(*inputs, "exp", False)
     assert close(full_attention(*inputs, "exp", "sum"), expected, 1e-4)
@@ -126,17 +123,17 @@ def test_an_empty_state_has_the_size_of_features_times_values():
     x = normal(2, 5, 3, 4)
     state = empty_state(find_feature_map("1+cos", 4), x, x[..., :2])
     assert isinstance(state, State)
-    assert [tuple(part.shape) for part in state] == [(2, 3, 5, 2), (2, 3, 5), (2, 3)]
+    assert [tuple(part.shape) for part in state] == [(2, 3, 5, 2), (2, 3, 5), (2, 3), (2,)]
     assert not np.any(array(state.S))
 
 
 def test_the_mask_leaves_out_what_was_padded():
     x = normal(2, 5, 1, 3)
-    (longer, nothing), mask = whole_segments((x, None), None, 2)
+    (longer, nothing), mask = whole_tiles((x, None), None, 2)
     assert nothing is None
     assert close(longer, np.pad(x, ((0, 0), (0, 2), (0, 0), (0, 0))), 0)
     assert close(mask, np.tile(np.arange(7.0) < 5, (2, 1)), 0)
-    assert whole_segments((x,), None, 0)[1] is None
+    assert whole_tiles((x,), None, 0)[1] is None
 
 
 def test_numbers_of_the_wrong_kind_are_named():
@@ -146,7 +143,5 @@ def test_numbers_of_the_wrong_kind_are_named():
     assert known_normalization("rms") == "rms"
     with pytest.raises(ValueError, match="normalize must be one of 'sum', 'rms', None, got 'mean'"):
         known_normalization("mean")
-    with pytest.raises(ValueError, match=r"k must have shape \(1, 4, 2, 4\), that of q, got \(1, 3, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"k must have shape \(1, 4, 2, 4\) to fit q, got \(1, 3, 2, 4\)"):
         checked(normal(1, 4, 2, 4), x, x, None, causal=True)
-    with pytest.raises(ValueError, match=r"mask must have shape \(2, None\), its meaning, got \(1, 3\)"):
-        require_shape("mask", x[..., 0, 0], (2, None), "its meaning")

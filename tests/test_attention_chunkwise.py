@@ -26,7 +26,7 @@ from attention_references import (
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
-from memory_builders import linear_attention_gradient
+from memory_builders import linear_attention_gradient, peaks_in_turn
 from search import examples
 
 from lib.attention import (
@@ -37,13 +37,13 @@ from lib.attention import (
     gated_attention,
     linear_attention,
     prefill,
+    recurrent_step,
     retention,
-    step,
 )
-from lib.attention.chunkwise import Chunks, chunk_sums, chunkwise_attention
-from lib.workbench.measure import peak_memory_in_fresh_process
+from lib.attention.chunks import Chunks, chunk_sums
+from lib.attention.chunkwise import chunkwise_attention
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("quick_to_compile")]
+pytestmark = pytest.mark.backends
 
 DOUBLE = BACKEND == "tensorflow"  # elsewhere Keras computes a float64 product in float32
 MOST = ["exp", "gated delta"]  # all paths but that of u = v without a decay
@@ -51,9 +51,9 @@ EVERYTHING = np.ones((BATCH, TIME), bool)  # a mask too, so that JAX compiles no
 
 
 @pytest.fixture(autouse=True)
-def short_segments(monkeypatch):
-    """Three segments of two chunks, and of one for the delta rule."""
-    monkeypatch.setattr(chunkwise, "SEGMENT", 16)
+def short_tiles(monkeypatch):
+    """Three tiles of two chunks, and of one for the delta rule."""
+    monkeypatch.setattr(chunkwise, "TILE", 16)
 
 
 def forms(mask, chunk):
@@ -64,8 +64,8 @@ def forms(mask, chunk):
     log_decay, beta = gates()
     return {
         "elu+1": (lambda *x: linear_attention(*x, causal=True, **options), [q, k, v]),
-        "exp": (lambda *x: linear_attention(*x, "exp", True, **options), [q, k, v]),
-        "rms": (lambda *x: linear_attention(*x, None, True, normalize="rms", **options), [q, k, v]),
+        "exp": (lambda *x: linear_attention(*x, "exp", causal=True, **options), [q, k, v]),
+        "rms": (lambda *x: linear_attention(*x, None, causal=True, normalize="rms", **options), [q, k, v]),
         "retention": (lambda *x: retention(*x, normalize=None, **options), [q, k, v]),
         "gated": (lambda *x: gated_attention(*x, normalize=None, **options), [q, k, v, log_decay]),
         "delta": (lambda *x: delta_rule(*x, **options), [q, k_unit, v, beta]),
@@ -96,9 +96,9 @@ def test_every_causal_form_is_its_recurrence(name):
     assert close(function(*inputs), reference(name, padding(), inputs), 1e-4)
 
 
-@pytest.mark.parametrize(("name", "segment"), [("exp", 16), ("elu+1", 512), ("gated", 512)])
-def test_without_a_mask_and_in_one_segment_too(name, segment, monkeypatch):
-    monkeypatch.setattr(chunkwise, "SEGMENT", segment)
+@pytest.mark.parametrize(("name", "tile"), [("exp", 16), ("elu+1", 512), ("gated", 512)])
+def test_without_a_mask_and_in_one_tile_too(name, tile, monkeypatch):
+    monkeypatch.setattr(chunkwise, "TILE", tile)
     function, inputs = forms(None, 8)[name]
     inputs = [x[:, :32] for x in inputs]  # nothing to pad
     upstream = normal(BATCH, 32, HEADS, DIM, seed=7)
@@ -197,7 +197,7 @@ def test_prefill_then_steps_is_the_whole(name):
     (q, k, v), (log_decay, beta), mask = qkv(), gates(), padding()
     k = k / np.linalg.norm(k, axis=-1, keepdims=True)
     gated = {"normalize": None, "feature_map": None, "log_decay": log_decay, "beta": beta}
-    options = {"feature_map": name} if name in MAPS else gated
+    options = {"feature_map": name, "normalize": "sum"} if name in MAPS else gated
 
     def part(time):
         return {n: x[:, time] if n in ("log_decay", "beta") else x for n, x in options.items()}
@@ -205,11 +205,11 @@ def test_prefill_then_steps_is_the_whole(name):
     whole, last = prefill(q, k, v, mask=mask, chunk=8, **options)
     state = None
     for time in (slice(0, 9), slice(9, 18)):
-        out, state = prefill(q[:, time], k[:, time], v[:, time], mask=mask[:, time], state=state, **part(time))
+        out, state = prefill(q[:, time], k[:, time], v[:, time], state, mask=mask[:, time], **part(time))
         assert close(out, array(whole)[:, time], 1e-4)
     size = state.S.shape
     for t in range(18, TIME):
-        out, state = step(state, q[:, t], k[:, t], v[:, t], mask=mask[:, t], **part(t))
+        out, state = recurrent_step(q[:, t], k[:, t], v[:, t], state, mask=mask[:, t], **part(t))
         assert close(out, array(whole)[:, t], 1e-4)
     assert isinstance(state, State)
     assert state.S.shape == size
@@ -219,7 +219,7 @@ def test_prefill_then_steps_is_the_whole(name):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_keeps_its_state_in_float32(dtype):
     q, k, v = (ops.cast(x, dtype) for x in qkv(700, batch=1))
-    out, state = prefill(q, k, v)
+    out, state = prefill(q, k, v, feature_map="elu+1", normalize="sum")
     assert keras.backend.standardize_dtype(out.dtype) == dtype
     expected = quadratic(*(array(x) for x in (q, k, v)))
     assert np.max(np.abs(array(out) - expected)) < (2e-3 if dtype == "float16" else 2e-2)
@@ -240,7 +240,7 @@ def test_gradients_in_half_precision_are_near_those_in_full(name, dtype):
 def test_double_precision_is_kept():
     q, k, v = qkv(dtype="float64")
     for name in MAPS[:5]:
-        out = linear_attention(q, k, v, name, True, chunk=8)
+        out = linear_attention(q, k, v, name, causal=True, chunk=8)
         # 1+cos is a millionth shorter
         assert close(out, quadratic(q, k, v, name), 2e-6 if name == "1+cos" else 1e-12)
 
@@ -274,12 +274,11 @@ def test_a_graph_of_unknown_batch_and_length(name):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow counts the bytes of a processor")
-@pytest.mark.parametrize("form", ["linear", "delta"])
-def test_memory_is_linear_in_the_length(form):
-    # In a process of its own: TensorFlow recycles blocks of older tests, and counts each in full.
-    short, long = (peak_memory_in_fresh_process(linear_attention_gradient, form=form, time=t) for t in (2048, 8192))
-    if short.method != "TensorFlow allocator statistics":
-        pytest.skip(f"{short.method} is too coarse for arrays of one MiB")
-    short, long = short.bytes, long.bytes
-    assert long < 4.2 * short
-    assert long < 12 * 8192 * 2 * 16 * 4  # a dozen arrays of the size of q; one matrix of scores has 256
+def test_memory_is_linear_in_the_length():
+    cases = [{"form": form, "time": time} for time in (2048, 8192) for form in ("linear", "delta")]
+    peaks = peaks_in_turn(linear_attention_gradient, *cases)
+    if peaks[0].method != "TensorFlow allocator statistics":
+        pytest.skip(f"{peaks[0].method} is too coarse for arrays of one MiB")
+    for short, long in zip(peaks[:2], peaks[2:], strict=True):
+        assert long.bytes < 4.2 * short.bytes
+        assert long.bytes < 12 * 8192 * 2 * 16 * 4  # a dozen arrays of the size of q; one matrix of scores has 256

@@ -6,7 +6,7 @@ import pytest
 from attention_references import BACKEND, compiled
 from keras import ops
 
-from lib._backend import backend, float32_or_wider, is_known, jit
+from lib._backend import all_of, backend, float32_or_wider, is_known, jit
 
 pytestmark = pytest.mark.backends
 
@@ -46,3 +46,12 @@ def test_a_value_is_known_but_while_a_graph_is_traced():
     function(ops.ones(()))
     compiled(function)(ops.ones(()))
     assert found == [True, BACKEND == "torch"]
+
+
+@pytest.mark.parametrize("axis", [None, (1,), (0, 2)])
+def test_all_of_some_flags_is_that_of_numpy(axis):
+    flags = np.random.default_rng(0).random((4, 5, 3)) < 0.97
+    for given in (flags, np.ones_like(flags), np.zeros_like(flags)):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(all_of(ops.convert_to_tensor(given), axis)), given.all(axis)
+        )

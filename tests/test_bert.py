@@ -5,7 +5,9 @@ import math
 import keras
 import numpy as np
 import pytest
+from bert_files import lively
 from keras import ops
+from numerics import array, normal
 from scipy.stats import norm
 
 from lib.bert import Block, ConditionalLayerNormalization, Embeddings, Encoder, SelfAttention
@@ -13,25 +15,10 @@ from lib.bert import Block, ConditionalLayerNormalization, Embeddings, Encoder, 
 # The layers run on every backend: `make test-backends`.
 pytestmark = pytest.mark.backends
 
-SIZES = {"vocabulary": 20, "hidden": 32, "layers": 3, "heads": 4, "inner": 64, "positions": 12, "types": 2}
+SIZES = {"vocabulary": 20, "hidden": 32, "layers": 3, "num_heads": 4, "inner": 64, "positions": 12, "types": 2}
 IDS = np.array([[2, 5, 9, 7, 3], [2, 4, 3, 0, 0], [2, 19, 1, 3, 0]], "int32")
 TYPES = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0]], "int32")
 MASK = IDS != 0
-
-
-def array(x):
-    return ops.convert_to_numpy(x)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
-
-
-def lively(layer, seed=0):
-    """The layer with weights far from their start, so that every part of it matters."""
-    for i, weight in enumerate(layer.trainable_weights):
-        weight.assign(0.3 * normal(*weight.shape, seed=(seed, i)) + (weight.name == "gamma"))
-    return layer
 
 
 def tiny(**options):
@@ -45,7 +32,7 @@ def built(encoder):
 
 
 def all_states(encoder):
-    return Encoder(encoder.embeddings, encoder.blocks, encoder.padding, all_states=True)
+    return Encoder(encoder.embeddings, encoder.blocks, padding=encoder.padding, all_states=True)
 
 
 # An independent BERT in double precision: one token, one head, one formula at a time. Padded tokens are left out of
@@ -63,8 +50,8 @@ def reference_dense(x, layer):
 
 def reference_attention(x, mask, layer):
     Q, K, V = (reference_dense(x, linear) for linear in (layer.query, layer.key, layer.value))
-    d, out = x.shape[1] // layer.heads, np.zeros_like(x)
-    for h in range(layer.heads):
+    d, out = x.shape[1] // layer.num_heads, np.zeros_like(x)
+    for h in range(layer.num_heads):
         own = slice(h * d, (h + 1) * d)
         for i in range(len(x)):
             weights = {j: math.exp(Q[i, own] @ K[j, own] / math.sqrt(d)) for j in np.flatnonzero(mask)}
@@ -371,10 +358,10 @@ def test_conditional_layer_normalization_learns_its_condition_and_is_saved(tmp_p
 # --- errors ---------------------------------------------------------------------------------------------------
 
 ERRORS = {
-    r"ids must have shape \(batch, time\), got shape \(5,\)": lambda: tiny()(IDS[0]),
+    r"ids must have shape \(None, None\), got \(5,\)": lambda: tiny()(IDS[0]),
     "ids must have at most 12 tokens a sentence, got 13": lambda: tiny()(np.ones((1, 13), "int32")),
-    "heads must divide hidden = 32, got 5": lambda: tiny(heads=5),
-    "heads must divide hidden = 32, got 0": lambda: tiny(heads=0),
+    "num_heads must divide hidden = 32, got 5": lambda: tiny(num_heads=5),
+    "num_heads must be a positive integer, got 0": lambda: tiny(num_heads=0),
     "attention must be a Keras layer, got 'softmax'": lambda: Block("softmax", 16),
     "embeddings must be a Keras layer, got None": lambda: Encoder(None, []),
     r"blocks\[1\] must be a Keras layer, got 7": lambda: Encoder(Embeddings(5, 4), [Block(Mean(), 8), 7]),

@@ -9,10 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from bert_files import BLOCK_NAMES, SIZES, pytorch_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from keras import ops
+from numerics import array
 from safetensors.numpy import load_file, save_file
 from shared import require
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -33,64 +34,14 @@ from lib.workbench import corpora
 # An encoder is filled on every backend: `make test-backends`.
 pytestmark = pytest.mark.backends
 
-SIZES = {"vocabulary": 20, "hidden": 32, "layers": 3, "heads": 4, "inner": 64, "positions": 12, "types": 2}
 IDS = np.array([[2, 5, 9, 7, 3], [2, 4, 3, 0, 0], [2, 19, 1, 3, 0]], "int32")
 
 
-def array(x):
-    return ops.convert_to_numpy(x)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
-
-
 def all_states(encoder):
-    return Encoder(encoder.embeddings, encoder.blocks, encoder.padding, all_states=True)
+    return Encoder(encoder.embeddings, encoder.blocks, padding=encoder.padding, all_states=True)
 
 
 # --- weights from files ---------------------------------------------------------------------------------------
-
-BLOCK_NAMES = {
-    "attention.self.query": "q",
-    "attention.self.key": "k",
-    "attention.self.value": "v",
-    "attention.output.dense": "ao",
-    "attention.output.LayerNorm": "aln",
-    "intermediate.dense": "fi",
-    "output.dense": "fo",
-    "output.LayerNorm": "oln",
-}
-
-
-def pytorch_tensors(seed=0):
-    """Random tensors of a tiny BERT in PyTorch's names and layout, by shape alone."""
-    sizes, tensors = SIZES, {}
-    hidden, inner = sizes["hidden"], sizes["inner"]
-
-    def put(name, *shape):
-        tensors[name] = 0.3 * normal(*shape, seed=(seed, len(tensors)))
-
-    put("embeddings.word_embeddings.weight", sizes["vocabulary"], hidden)
-    put("embeddings.position_embeddings.weight", sizes["positions"], hidden)
-    put("embeddings.token_type_embeddings.weight", sizes["types"], hidden)
-    for name, outputs, inputs in [
-        ("embeddings.LayerNorm", hidden, 0),
-        *(
-            (f"encoder.layer.{i}.{name}", outputs, inputs)
-            for i in range(sizes["layers"])
-            for name, outputs, inputs in [
-                *((name, hidden, hidden) for name in list(BLOCK_NAMES)[:4]),
-                ("attention.output.LayerNorm", hidden, 0),
-                ("intermediate.dense", inner, hidden),
-                ("output.dense", hidden, inner),
-                ("output.LayerNorm", hidden, 0),
-            ]
-        ),
-    ]:
-        put(f"{name}.weight", *((outputs, inputs) if inputs else (outputs,)))
-        put(f"{name}.bias", outputs)
-    return tensors
 
 
 def quantized(weights):
@@ -125,7 +76,7 @@ def e5_name(name):
 
 def e5_bytes(tensors, pieces=("<s>", "<pad>", "</s>", "<unk>", "▁", "北", "北京")):
     """A 4-bit file of a tiny BERT, and what its tensors are after rounding."""
-    sizes = [SIZES[name] for name in ("hidden", "layers", "heads", "inner", "vocabulary", "positions", "types")]
+    sizes = [SIZES[name] for name in ("hidden", "layers", "num_heads", "inner", "vocabulary", "positions", "types")]
     encoded = [piece.encode() for piece in pieces]
     ends = np.cumsum([0, *map(len, encoded)])
     head = b"E5S1" + struct.pack("<I7ifi", 1, *sizes, 1e-12, 32)
@@ -180,31 +131,33 @@ def assert_has(encoder, tensors, rows=slice(None)):
 
 
 def test_every_tensor_of_a_safetensors_file_finds_its_place(safetensors_file):
-    encoder = Encoder.from_minilm(safetensors_file, heads=4)
+    encoder = Encoder.from_pretrained(safetensors_file, num_heads=4)
     assert_has(encoder, pytorch_tensors())
-    assert (encoder.padding, len(encoder.blocks), encoder.blocks[0].attention.heads) == (0, 3, 4)
+    assert (encoder.padding, len(encoder.blocks), encoder.blocks[0].attention.num_heads) == (0, 3, 4)
 
 
 def test_every_tensor_of_a_4_bit_file_finds_its_place(e5_file):
     encoder = Encoder.from_e5(e5_file)
     assert_has(encoder, e5_bytes(pytorch_tensors())[1])
-    assert (encoder.padding, len(encoder.blocks), encoder.blocks[0].attention.heads) == (1, 3, 4)
+    assert (encoder.padding, len(encoder.blocks), encoder.blocks[0].attention.num_heads) == (1, 3, 4)
 
 
 def test_a_file_says_the_sizes_of_its_encoder_whatever_its_format(safetensors_file, e5_file):
-    for file, padding in [(SafetensorsFile(safetensors_file, heads=4), 0), (E5File(e5_file), 1)]:
+    for file, padding in [(SafetensorsFile(safetensors_file, num_heads=4), 0), (E5File(e5_file), 1)]:
         assert isinstance(file, WeightsFile)
         assert (file.sizes, file.padding) == (SIZES, padding)
-        assert file.part(None, None) == (SIZES | {"padding": padding}, None)
-        sizes, rows = file.part(2, [7, 1, 0])
-        assert sizes == SIZES | {"layers": 2, "vocabulary": 3, "padding": [2, 1][padding]}
+        assert file.epsilon == pytest.approx(1e-12, rel=1e-6)
+        told = SIZES | {"epsilon": file.epsilon, "padding": padding}
+        assert file.part(None, None) == (told, None)
+        arguments, rows = file.part(2, [7, 1, 0])
+        assert arguments == told | {"layers": 2, "vocabulary": 3, "padding": [2, 1][padding]}
         assert rows.tolist() == [7, 1, 0]
 
 
 def test_some_blocks_and_some_rows_can_be_taken(safetensors_file, e5_file):
     rows = np.array([7, 1, 0, 19, 7])
     for encoder, tensors, padding in [
-        (Encoder.from_minilm(safetensors_file, heads=4, layers=2, rows=rows), pytorch_tensors(), 0),
+        (Encoder.from_pretrained(safetensors_file, num_heads=4, layers=2, rows=rows), pytorch_tensors(), 0),
         (Encoder.from_e5(e5_file, layers=2, rows=rows), e5_bytes(pytorch_tensors())[1], 1),
     ]:
         assert (len(encoder.blocks), rows[encoder.padding]) == (2, padding)
@@ -212,9 +165,9 @@ def test_some_blocks_and_some_rows_can_be_taken(safetensors_file, e5_file):
 
 
 def test_an_encoder_with_some_rows_computes_the_same(safetensors_file):
-    whole = Encoder.from_minilm(safetensors_file, heads=4)
+    whole = Encoder.from_pretrained(safetensors_file, num_heads=4)
     rows = np.unique(IDS)[::-1]
-    some = Encoder.from_minilm(safetensors_file, heads=4, rows=rows)
+    some = Encoder.from_pretrained(safetensors_file, num_heads=4, rows=rows)
     np.testing.assert_allclose(array(some(renumber(IDS, rows))), array(whole(IDS)), atol=1e-6)
 
 
@@ -302,7 +255,7 @@ def file_of(name, suffix):
 
 def test_hidden_states_of_minilm_are_those_of_transformers():
     expected = reference()
-    encoder = all_states(Encoder.from_minilm(file_of("minilm", "model.safetensors")))
+    encoder = all_states(Encoder.from_pretrained(file_of("minilm", "model.safetensors"), num_heads=12))
     states = encoder(expected["ids"], types=expected["types"])
     assert encoder.count_params() == 22_565_376
     for found, state in zip(states, expected["states"], strict=True):
@@ -310,10 +263,18 @@ def test_hidden_states_of_minilm_are_those_of_transformers():
         assert abs(difference)[expected["mask"]].max() < 2e-5
 
 
+def test_minilm_is_a_folder_whose_configuration_tells_its_heads():
+    path = file_of("minilm", "config.json").parent
+    file_of("minilm", "model.safetensors")
+    assert Encoder.from_pretrained(path, layers=1).blocks[0].attention.num_heads == 12
+    with pytest.raises(ValueError, match=r"num_heads must be 12, as config.json tells, got 6"):
+        Encoder.from_pretrained(path, num_heads=6)
+
+
 def test_the_lower_blocks_of_minilm_with_the_rows_of_its_texts_are_those_of_transformers():
     expected = reference()
     rows = np.unique(expected["ids"])
-    encoder = Encoder.from_minilm(file_of("minilm", "model.safetensors"), layers=2, rows=rows)
+    encoder = Encoder.from_pretrained(file_of("minilm", "model.safetensors"), num_heads=12, layers=2, rows=rows)
     states = encoder(renumber(expected["ids"], rows), types=expected["types"])
     difference = array(states)[..., ::8] - expected["states"][2]
     assert abs(difference)[expected["mask"]].max() < 2e-5
@@ -450,6 +411,11 @@ WORDS = "embeddings.word_embeddings.weight"
 
 ERRORS = {
     r"ids must be among rows, got \[3, 9\], which were not kept": lambda: renumber([[9, 1], [3, 3]], [1, 4]),
+    r"rows must be integers of shape \(vocabulary,\), got float64 of shape \(0,\)": lambda: renumber([1], []),
+    r"rows must be integers of shape \(vocabulary,\), got int64 of shape \(1, 2\)": lambda: renumber([1], [[1, 2]]),
+    r"ids must be among rows, got \[1\], which were not kept": lambda: renumber([1], np.array([], int)),
+    "ids must be integers, got float64 of shape \\(1,\\)": lambda: renumber([1.0], [1, 2]),
+    "ids must be integers, got bool of shape \\(1,\\)": lambda: renumber([True], [1, 2]),
     r"stored must be uint8 \(..., 18 \* blocks\), got uint8 of shape \(20,\)": lambda: dequantize(
         np.zeros(20, "uint8")
     ),
@@ -474,8 +440,21 @@ class Nothing(keras.layers.Layer):
         super().__init__()
 
 
+class WithoutBias(SelfAttention):
+    """An attention that has no place for the bias of the queries."""
+
+    def build(self, x_shape):
+        super().build(x_shape)
+        self.query = keras.layers.Dense(x_shape[-1], use_bias=False)
+        self.query.build(x_shape)
+
+
 FILE_ERRORS = {
-    "layers must lie in 1 to 3, all that the file has, got 0": {"layers": 0},
+    r"has 1 weights for the 2 of (l0.q|encoder.layer.0.attention.self.query) of the file": {
+        "attention": WithoutBias
+    },
+    "layers must be a positive integer, got 0": {"layers": 0},
+    "layers must be a positive integer, got True": {"layers": True},
     "layers must lie in 1 to 3, all that the file has, got 4": {"layers": 4},
     r"rows must be integers of shape \(vocabulary,\), got float64 of shape \(2,\)": {"rows": [0.0, 1.0]},
     r"rows must be integers of shape \(vocabulary,\), got int64 of shape \(1, 2\)": {"rows": [[0, 1]]},
@@ -492,7 +471,7 @@ def test_a_wrong_choice_from_a_file_is_named(message, safetensors_file, e5_file)
     with pytest.raises(ValueError, match=message):
         Encoder.from_e5(e5_file, **FILE_ERRORS[message])
     with pytest.raises(ValueError, match=message):
-        Encoder.from_minilm(safetensors_file, heads=4, **FILE_ERRORS[message])
+        Encoder.from_pretrained(safetensors_file, num_heads=4, **FILE_ERRORS[message])
 
 
 def test_a_file_of_another_kind_is_refused(e5_file, safetensors_file):
@@ -501,7 +480,7 @@ def test_a_file_of_another_kind_is_refused(e5_file, safetensors_file):
         with pytest.raises(ValueError, match="the file must start with b'E5S1' and version 1, got b'"):
             E5File(written(e5_file.with_name("wrong.bin"), wrong))
     with pytest.raises(ValueError, match="is not a safetensors file"):
-        Encoder.from_minilm(e5_file)
+        Encoder.from_pretrained(e5_file)
     with pytest.raises(ValueError, match="the file must start with b'E5S1' and version 1, got b'"):
         Encoder.from_e5(safetensors_file)
 
@@ -517,7 +496,7 @@ def test_a_file_that_was_cut_off_is_refused_wherever_it_was_cut(e5_file):
 def test_a_missing_tensor_is_named(name, tmp_path):
     tensors = without(pytorch_tensors(), name)
     with pytest.raises(ValueError, match=f"the file has no tensor {name}"):
-        Encoder.from_minilm(resaved(tmp_path / "model.safetensors", tensors), heads=4)
+        Encoder.from_pretrained(resaved(tmp_path / "model.safetensors", tensors), num_heads=4)
     short = {QUERY: "l1.q.w", WORDS: "emb.word"}[name]
     with pytest.raises(ValueError, match=f"the file has no tensor {short}"):
         Encoder.from_e5(written(tmp_path / "e5.bin", e5_bytes(tensors)[0]))
@@ -526,7 +505,7 @@ def test_a_missing_tensor_is_named(name, tmp_path):
 def test_a_tensor_of_another_shape_is_named(tmp_path):
     tensors = pytorch_tensors() | {QUERY: np.zeros((32, 64), "float32")}
     with pytest.raises(ValueError, match=rf"the tensor {QUERY} must have shape \(32, 32\), got \(32, 64\)"):
-        Encoder.from_minilm(resaved(tmp_path / "model.safetensors", tensors), heads=4)
+        Encoder.from_pretrained(resaved(tmp_path / "model.safetensors", tensors), num_heads=4)
     with pytest.raises(ValueError, match=r"the tensor l1.q.w must have shape \(32, 32\), got 2048 weights"):
         Encoder.from_e5(written(tmp_path / "e5.bin", e5_bytes(tensors)[0]))
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from numerics import array, compiled
 from scipy import special, stats
 from search import examples, floats
 
 from lib.chain import (
-    Chain,
+    Potentials,
     _messages,
     _posterior,
     checked,
@@ -26,6 +27,8 @@ from lib.chain import (
     sequence_score,
     viterbi,
 )
+from lib.chain.likelihood import score_of
+from lib.chain.partition import log_partition_of
 
 pytestmark = pytest.mark.backends
 
@@ -38,37 +41,20 @@ SHAPES = [(6, 1), (5, 2), (6, 3), (6, 4), (1, 3)]  # time, tags
 ROWS = 12
 
 
-def array(x):
-    return ops.convert_to_numpy(x)
-
-
-def compiled(function, **options):
-    """The function as the backend compiles it; torch does not."""
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, autograph=False, **options)
-    if BACKEND == "jax":
-        import jax
-
-        return jax.jit(function)
-    return function
-
-
 def quick(function):
     return compiled(function) if COMPILED else function
 
 
 partition = quick(lambda e, A, m, s, f: log_partition(e, A, mask=m, start=s, end=f))
 posterior = quick(lambda e, A, m, s, f: marginals(e, A, mask=m, start=s, end=f))
-score = quick(lambda e, y, A, m, s, f: sequence_score(e, y, A, mask=m, start=s, end=f))
+score = quick(lambda e, y, A, m, s, f: sequence_score(y, e, A, mask=m, start=s, end=f))
 best = quick(lambda e, A, m, s, f: viterbi(e, A, mask=m, start=s, end=f))
 best_five = quick(lambda e, A, m, s, f: k_best(e, A, 5, mask=m, start=s, end=f))
 draw = quick(lambda e, A, m, s, f: sample(e, A, mask=m, start=s, end=f, count=2000, seed=1))
 ways = pytest.mark.parametrize("xla", [False, True])
 
 long_partition = compiled(lambda e, A, m, s, f: log_partition(e, A, mask=m, start=s, end=f))
-closed = quick(lambda *a: _messages.closed(*map(ops.convert_to_tensor, a)))
+closed = quick(lambda *a: _messages.with_boundary(*map(ops.convert_to_tensor, a)))
 chosen_by_products = compiled(lambda *a: _posterior.posterior_of(*closed(*a)[:2])[1])
 
 
@@ -291,7 +277,7 @@ def test_gradient_of_the_log_likelihood_is_that_of_finite_differences():
 
     def likelihood(e, A, s, f):
         given = {"mask": m, "start": s, "end": f}
-        return ops.sum(sequence_score(e, tags, A, **given) - log_partition(e, A, **given))
+        return ops.sum(sequence_score(tags, e, A, **given) - log_partition(e, A, **given))
 
     def reference(inputs):
         rows = rows_of(*inputs[:2], m, *inputs[2:])
@@ -450,7 +436,7 @@ def test_half_precision_is_accumulated_in_float32(dtype):
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     np.testing.assert_allclose(array(found), array(partition(e, A, m, s, f)), rtol=1e-6, atol=1e-6)
     tags = np.zeros(m.shape, "int32")
-    found = sequence_score(half[0], tags, half[1], mask=m, start=half[2], end=half[3])
+    found = sequence_score(tags, half[0], half[1], mask=m, start=half[2], end=half[3])
     np.testing.assert_allclose(array(found), array(score(e, tags, A, m, s, f)), rtol=1e-6, atol=1e-6)
 
 
@@ -459,7 +445,7 @@ def test_half_precision_is_accumulated_in_float32(dtype):
 
 def both_posteriors(arguments):
     e, M, _ = closed(*arguments)
-    (products, proved), logarithms = _posterior._by_products(e, M), _posterior._by_logarithms(e, M)
+    (products, _, proved), logarithms = _posterior._by_products(e, M), _posterior._by_logarithms(e, M)
     return products, logarithms, proved
 
 
@@ -518,11 +504,12 @@ def test_products_that_lose_what_matters_are_noticed(bridge, blocks):
 def test_both_directions_can_agree_on_a_sequence_that_is_not_the_best():
     arguments = two_islands(-math.inf, [12, -30, 12])  # tag 1 all along is the best by e^60
     e, M, taken = closed(*arguments)
-    products, proved = quick(_posterior._by_products)(e, M)
+    products, _, proved = quick(_posterior._by_products)(e, M)
     assert not bool(proved)
     assert recursive_log_z(*rows_of(*arguments)[0]) == pytest.approx(0, abs=1e-9)
     assert float(taken[0] + products.log_z[0]) == pytest.approx(-60, abs=1e-3)
-    np.testing.assert_allclose(array(products.p)[1:-1, 0, 1:], np.tile([1, 0], (30, 1)))
+    share = array(products.p)[1:-1, 0, 1:]
+    np.testing.assert_allclose(share / share.sum(axis=1, keepdims=True), np.tile([1, 0], (30, 1)))
 
 
 @given(
@@ -611,7 +598,7 @@ def test_samples_follow_their_seed():
 def everything(e, A, m, s, f, tags):
     given = {"mask": m, "start": s, "end": f}
     return {
-        "sequence_score": sequence_score(e, tags, A, **given),
+        "sequence_score": sequence_score(tags, e, A, **given),
         "log_partition": log_partition(e, A, **given),
         "marginals": marginals(e, A, **given),
         "viterbi": viterbi(e, A, **given)[1],
@@ -716,7 +703,7 @@ def test_a_wrong_argument_is_named(case):
 def functions_of_a_chain():
     """The public functions of emissions, tags, transitions and mask."""
     return {
-        "sequence_score": lambda e, y, A, m: sequence_score(e, y, A, mask=m),
+        "sequence_score": lambda e, y, A, m: sequence_score(y, e, A, mask=m),
         "log_partition": lambda e, y, A, m: log_partition(e, A, mask=m),  # noqa: ARG005
         "marginals": lambda e, y, A, m: marginals(e, A, mask=m)[:, 0, 0],  # noqa: ARG005
         "viterbi": lambda e, y, A, m: viterbi(e, A, mask=m)[1],  # noqa: ARG005
@@ -752,7 +739,7 @@ def test_a_plain_graph_notices_tags_out_of_range_and_an_empty_batch():
     import tensorflow as tf
 
     function = tf.function(
-        lambda e, y: sequence_score(e, y, tf.zeros((3, 3))),
+        lambda e, y: sequence_score(y, e, tf.zeros((3, 3))),
         input_signature=[tf.TensorSpec((None, 4, 3)), tf.TensorSpec((None, 4), tf.int32)],
     )
     with pytest.raises(tf.errors.InvalidArgumentError, match="tags must be integers from 0 to 2"):
@@ -785,9 +772,18 @@ def test_counts_must_be_positive_integers(bad):
         sample(e, A, count=bad)
 
 
+def test_what_is_checked_once_gives_the_same_score_and_the_same_sum():
+    rng = np.random.default_rng(0)
+    e, A = (rng.standard_normal(shape).astype("float32") for shape in ((3, 4, 2), (2, 2)))
+    tags, mask = np.array([[0, 1, 1, 0]] * 3), np.arange(4) < np.array([[4], [2], [0]])
+    chain = checked(e, A, tags=tags, mask=mask)
+    np.testing.assert_array_equal(array(score_of(chain)), array(sequence_score(tags, e, A, mask=mask)))
+    np.testing.assert_array_equal(array(log_partition_of(chain)), array(log_partition(e, A, mask=mask)))
+
+
 def test_checked_fills_in_what_is_left_out():
     chain = checked([[[1, 2], [3, 4]]], np.zeros((2, 2)), tags=[[1.0, 0.0]])
-    assert isinstance(chain, Chain)
+    assert isinstance(chain, Potentials)
     assert keras.backend.standardize_dtype(chain.tags.dtype) == "int32"
     assert array(chain.mask).tolist() == [[True, True]]
     assert array(chain.valid).tolist() == [True]

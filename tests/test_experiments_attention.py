@@ -311,6 +311,7 @@ def test_the_loss_looks_at_answers_only():
     assert float(recall.answers_loss(targets, logits)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("eager_models")
 def test_a_case_of_recall_follows_its_seed(monkeypatch):
     monkeypatch.setattr(recall, "PAIRS", (2, 4))
     rows = [recall.recall("linear", seed, 8, 1, steps=3, rate=1e-2, layers=1, batch=4) for seed in (0, 0, 1)]
@@ -352,6 +353,7 @@ def test_bits_are_the_cross_entropy_by_place():
     np.testing.assert_allclose(language.bits(model, ids, 4, batch=3), -chosen.mean(axis=0) / np.log(2), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("eager_models")
 def test_a_case_of_language_learns_and_follows_its_seed(monkeypatch):
     text = np.tile(np.arange(5, dtype="int32"), 60)
     monkeypatch.setattr(language, "novel", lambda: language.Novel("abcde", text, text, text))

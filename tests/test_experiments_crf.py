@@ -19,6 +19,9 @@ from lib.experiments import labelling
 from lib.experiments.labelling import Corpus, Part
 from lib.workbench import records
 
+# That a tagger learns the same in a graph is tested in test_tagging.
+pytestmark = pytest.mark.usefixtures("eager_models")
+
 #: The transitions of article 7196: with one rate for everything, and with a rate for the CRF 1000 times as large.
 ONE_RATE = np.array(
     [
@@ -133,8 +136,8 @@ def test_gradient_norms_are_those_of_the_likelihood():
             up, down = (
                 ops.convert_to_numpy(
                     log_likelihood(
-                        ops.convert_to_tensor(emissions, "float64"),
                         np.maximum(tags, 0),
+                        ops.convert_to_tensor(emissions, "float64"),
                         ops.convert_to_tensor(sign * shift, "float64"),
                         mask=tags >= 0,
                     )

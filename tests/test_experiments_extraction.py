@@ -67,7 +67,7 @@ from lib.experiments.extraction.relations import (
     score_relations,
 )
 from lib.extraction import Cascade, Triple, triple_score
-from lib.tagging import Span, bio_alphabet, spans_of_tags
+from lib.tagging import Span, alphabet_of, spans_of_tags
 from lib.workbench import corpora, records
 from lib.workbench.corpora import Document, Event, Statement
 
@@ -123,7 +123,7 @@ def small(monkeypatch):
     def encoder_of(texts, layers, dropout=0.0):
         texts = list(texts)
         characters = Characters([*PIECES, *sorted({c for text in texts for c in text})], texts)
-        sizes = {"hidden": 32, "layers": layers, "heads": 2, "inner": 32, "positions": LONGEST}
+        sizes = {"hidden": 32, "layers": layers, "num_heads": 2, "inner": 32, "positions": LONGEST}
         return characters, Encoder.from_sizes(len(characters.rows), **sizes, padding=1, dropout=dropout)
 
     for module in (relation_experiments, reading_experiments):
@@ -693,7 +693,7 @@ def test_kinds_are_counted_over_sentences(bionlp):
 
 
 def test_tags_go_back_to_the_characters_of_the_spans(bionlp, tokenizer):
-    alphabet = bio_alphabet(kinds(bionlp, 1))
+    alphabet = alphabet_of(kinds(bionlp, 1))
     for passage in chain(*map(passages, bionlp[::6])):
         tokens = tokens_of(passage, tokenizer, alphabet, 10_000)
         assert len(tokens.ids) == len(tokens.places) == len(tokens.tags)
@@ -712,9 +712,9 @@ def test_tags_go_back_to_the_characters_of_the_spans(bionlp, tokenizer):
 
 def test_what_is_cut_off_or_not_in_the_alphabet_has_no_tag(tokenizer):
     passage = Passage("IL2 binds IL4", (Span(0, 3, "B/Theme"), Span(4, 9, "B/Trigger"), Span(10, 13, "B/Theme")))
-    whole = tokens_of(passage, tokenizer, bio_alphabet(["B/Theme"]), 16)
-    assert len(spans_of_tags([whole.tags], bio_alphabet(["B/Theme"]))[0]) == 2
-    cut = tokens_of(passage, tokenizer, bio_alphabet(["B/Theme"]), 3)
+    whole = tokens_of(passage, tokenizer, alphabet_of(["B/Theme"]), 16)
+    assert len(spans_of_tags([whole.tags], alphabet_of(["B/Theme"]))[0]) == 2
+    cut = tokens_of(passage, tokenizer, alphabet_of(["B/Theme"]), 3)
     assert (cut.ids, cut.places, cut.tags) == (whole.ids[:3], whole.places[:3], whole.tags[:3])
 
 
@@ -741,7 +741,7 @@ def test_events_are_scored_by_hand():
 
 
 def test_moves_are_means_of_their_kinds():
-    alphabet = bio_alphabet(["x", "y"])
+    alphabet = alphabet_of(["x", "y"])
     A = np.zeros((5, 5))
     A[1, 2], A[3, 4] = 2, -1  # B-x → I-x, B-y → I-y
     A[0, 2], A[0, 4] = -3, -2  # O → I
@@ -750,7 +750,7 @@ def test_moves_are_means_of_their_kinds():
     head = CRF(5, transitions_initializer=A, learning_rate_multiplier=4.0)
     head.build((None, None, 5))
     expected = {"inside": 0.5, "cut": -2.5, "crossed": 6, "kept": 0.5, "refused": 1}
-    assert event_experiments._moves(head, alphabet) == pytest.approx(expected)
+    assert event_experiments._transition_means(head, alphabet) == pytest.approx(expected)
 
 
 class Oracle:
@@ -765,7 +765,7 @@ class Oracle:
 
 
 def test_tags_that_are_right_give_the_spans_that_can_be_spelled(bionlp, tokenizer):
-    alphabet = bio_alphabet(kinds(bionlp, 1))
+    alphabet = alphabet_of(kinds(bionlp, 1))
     sentences = [passage for document in bionlp[:10] for passage in passages(document)]
     tokens = [tokens_of(sentence, tokenizer, alphabet, 128) for sentence in sentences]
     found = tag_events(Oracle([row.tags for row in tokens]), tokenizer, alphabet, sentences, 128)
@@ -779,14 +779,14 @@ def test_tags_that_are_right_give_the_spans_that_can_be_spelled(bionlp, tokenize
 
 def test_an_event_tagger_reads_with_the_lower_layers_of_minilm():
     path = had(corpora.member, "minilm", "model.safetensors")
-    alphabet = bio_alphabet(["x"])
+    alphabet = alphabet_of(["x"])
     tagger = event_tagger(alphabet, layers=1, multiplier=100.0)
-    assert tagger.head.tags == 3
+    assert tagger.head.tag_count == 3
     assert tagger.head.get_config()["learning_rate_multiplier"] == 100
     tags = tagger.predict(np.array([[101, 2023, 102, 0]], np.int32), verbose=0)
     assert tags.shape == (1, 4)
     np.testing.assert_array_equal(tags == -1, [[False, False, False, True]])
-    counted = Encoder.from_minilm(path, layers=1).count_params()
+    counted = Encoder.from_pretrained(path, num_heads=12, layers=1).count_params()
     assert tagger.count_params() == counted + 384 * 3 + 3 + 9
 
 

@@ -173,7 +173,7 @@ def test_the_pretrained_encoder_reads_a_sentence_as_its_own_tokens(weights):
     kernel, bias = np.eye(384, 4, dtype=np.float32), np.zeros(4, np.float32)
     encoder.layers[-1].set_weights([kernel, bias])
     characters = Characters(E5File(weights).pieces)
-    reference = Encoder.from_e5(weights, 1, characters.rows)
+    reference = Encoder.from_e5(weights, layers=1, rows=characters.rows)
     for ids, text in [(corpus.train.characters[:1], "江泽民在北京"), (corpus.train.characters[2:3], "在" * 9)]:
         expected = ops.convert_to_numpy(reference(characters([text])))[0, 1:-1, :4]
         found = ops.convert_to_numpy(encoder(ids))[0, : len(text)]
@@ -197,6 +197,7 @@ def test_training_follows_its_seed(toy):
     assert np.abs(found[0] - found[2]).max() > 1e-4
 
 
+@pytest.mark.usefixtures("eager_models")
 def test_steps_and_epochs_count_batches(toy):
     tagger = labelling.tagger_of(ENCODERS["convolutional"](toy), CRF(2), 1e-2)
     for kwargs, steps in [({}, 4), ({"epochs": 3}, 12), ({"steps": 5}, 5), ({"steps": 9, "batch": 10}, 9)]:

@@ -310,7 +310,7 @@ def test_the_replacement_rate_follows_its_schedule_to_the_end_of_the_gates(sched
     body = images._replacing_course(100, 3, 1, 0.25, schedule, "batch", False).body
     rates = []
     for step in (0, 25, 75, 99):
-        body.step.assign(step)
+        body.iterations.assign(step)
         rates.append(float(ops.convert_to_numpy(body.rate)))
     expected = {
         "constant": [0.25, 0.25, 0.25, 0.25],

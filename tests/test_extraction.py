@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from keras import ops
+from numerics import array
 from scipy.special import expit
 
 from lib.bert import Encoder
@@ -25,17 +25,13 @@ from lib.extraction import (
     targets,
     triple_score,
 )
-from lib.tagging import Score, Span, Tagger, bio_alphabet, bio_labels, legal_moves, spans_of_tags
+from lib.tagging import Score, Span, Tagger, alphabet_of, labels_of, legal_moves, spans_of_tags
 
 # The heads run on every backend: `make test-backends`.
 pytestmark = pytest.mark.backends
 
 BACKEND = keras.backend.backend()
 QUICK = {"jit_compile": BACKEND == "jax"}  # XLA takes longer to compile these than they take to run
-
-
-def array(x):
-    return ops.convert_to_numpy(x)
 
 
 # --- relations ------------------------------------------------------------------------------------------------
@@ -63,14 +59,14 @@ def test_a_subject_that_is_none_has_no_objects():
 
 def test_sampled_subjects_are_gold_or_pair_a_start_with_a_later_end():
     rng = np.random.default_rng(0)
-    gold = {sample_subject(rng, TRIPLES, independent=False) for _ in range(200)}
+    gold = {sample_subject(TRIPLES, independent=False, seed=rng) for _ in range(200)}
     assert gold == {(1, 3), (2, 3), (6, 8)}
-    pairs = [sample_subject(rng, TRIPLES) for _ in range(3000)]
+    pairs = [sample_subject(TRIPLES, seed=rng) for _ in range(3000)]
     assert set(pairs) == {(1, 3), (1, 8), (2, 3), (2, 8), (6, 8)}
     # A start has chance 1/3; after (1, ·) and (2, ·) come the ends 3, 3, 8, after (6, ·) only 8.
     for pair, chance in {(1, 3): 2 / 9, (1, 8): 1 / 9, (6, 8): 1 / 3}.items():
         assert abs(pairs.count(pair) / 3000 - chance) < 4 * math.sqrt(chance / 3000)
-    assert sample_subject(rng, [Triple((1, 2), 0, (3, 4))]) == (1, 2)
+    assert sample_subject([Triple((1, 2), 0, (3, 4))], seed=rng) == (1, 2)
 
 
 PREDICATES = 3
@@ -99,14 +95,14 @@ def examples(ids, triples, draws=6):
     rng = np.random.default_rng(0)
     subjects, y = [], []
     for found in triples * draws:
-        subjects.append(sample_subject(rng, found))
+        subjects.append(sample_subject(found, seed=rng))
         y.append(targets(found, ids.shape[1], PREDICATES, subjects[-1]))
     x = {"ids": np.tile(ids, (draws, 1)), "subject": np.array(subjects, "int32")}
     return x, {name: np.stack([one[name] for one in y]) for name in ("subjects", "objects")}
 
 
 def bert(**options):
-    options = {"vocabulary": 16, "hidden": 32, "layers": 1, "heads": 4, "inner": 64, "positions": 12} | options
+    options = {"vocabulary": 16, "hidden": 32, "layers": 1, "num_heads": 4, "inner": 64, "positions": 12} | options
     return Encoder.from_sizes(**options, dropout=0.0)
 
 
@@ -268,7 +264,7 @@ def test_a_cascade_in_mixed_precision_has_nearly_the_same_loss():
 
 def test_composite_kinds_are_labels_that_a_crf_learns():
     keras.utils.set_random_seed(0)
-    alphabet = bio_alphabet(["Attack/Attacker", "Attack/Place", "Die/Place"])
+    alphabet = alphabet_of(["Attack/Attacker", "Attack/Place", "Die/Place"])
     # 1 2 attacks (3) or dies (4) in 5 6: what 5 6 is depends on the verb.
     ids = np.array([[1, 2, 3, 7, 5, 6], [8, 4, 7, 5, 6, 0], [1, 3, 5, 6, 0, 0]])
     gold = [
@@ -278,16 +274,9 @@ def test_composite_kinds_are_labels_that_a_crf_learns():
     ]
     tags = np.full(ids.shape, -1)
     for row, spans in enumerate(gold):
-        labels = bio_labels(spans, int((ids[row] > 0).sum()))
+        labels = labels_of(spans, int((ids[row] > 0).sum()))
         tags[row, : len(labels)] = [alphabet.index(label) for label in labels]
-    moves = legal_moves(alphabet)
-    crf = CRF(
-        len(alphabet),
-        legal=moves.transitions,
-        legal_start=moves.start,
-        legal_end=moves.end,
-        learning_rate_multiplier=10,
-    )
+    crf = CRF(len(alphabet), legal=legal_moves(alphabet), learning_rate_multiplier=10)
     layers = keras.layers
     encoder = keras.Sequential(
         [
@@ -387,7 +376,7 @@ def test_answer_score_by_hand(gold, predicted, exact, f1):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sample_subject(np.random.default_rng(0), []), "at least one triple, got none"),
+        (lambda: sample_subject([], seed=0), "at least one triple, got none"),
         (
             lambda: targets([((0, 0), 0, (1, 2))], 3, 1, (0, 1)),
             r"0 <= start < end <= time = 3, got the span \(0, 0\)",
@@ -395,7 +384,7 @@ def test_answer_score_by_hand(gold, predicted, exact, f1):
         (lambda: targets([((0, 1), 0, (1, 4))], 3, 1, (0, 1)), r"got the span \(1, 4\)"),
         (lambda: targets([((0, 1), 1, (1, 2))], 3, 1, (0, 1)), r"predicates in \[0, 1\), got 1"),
         (lambda: Cascade(len, 1), "encoder must be a Keras model or layer, got <built-in function len>"),
-        (lambda: Cascade(embedding(), 0), "predicates must be at least 1, got 0"),
+        (lambda: Cascade(embedding(), 0), "predicates must be a positive integer, got 0"),
         (lambda: Cascade(embedding(), 1, power=(1, 2, 3)), r"power must be one number or two, got \(1, 2, 3\)"),
         (lambda: Cascade(embedding(), 1).compile("sgd", loss="mse"), "loss must be left out.*got 'mse'"),
         (lambda: Cascade(embedding(), 1).compute_loss(sample_weight=np.ones(3)), "sample_weight must be left out"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from numerics import array, compiled
 from scipy.special import expit, log_softmax, logit, logsumexp
 from search import examples
 
@@ -33,25 +34,8 @@ TINY = 1.2e-38  # below it float32 may count as 0
 few = examples(25)
 
 
-def array(x):
-    return ops.convert_to_numpy(x)
-
-
 def normal(*shape, seed=0, scale=1.0):
     return (scale * np.random.default_rng(seed).standard_normal(shape)).astype("float32")
-
-
-def compiled(function, mode):
-    """The function of tensors as one compiles it on this backend."""
-    if mode in ("graph", "xla"):
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=mode == "xla")
-    if mode == "jit":
-        import jax
-
-        return jax.jit(function)
-    return function
 
 
 def gradient(function, x):
@@ -113,7 +97,7 @@ def test_a_span_pointer_drops_vectors_only_in_training():
 
 def test_pointer_loss_is_the_formula_over_valid_places():
     logits, starts, ends = normal(3, 7, 2, scale=3), np.array([2, 0, 0]), np.array([5, 3, 0])
-    loss = array(pointer_loss(logits, starts, ends, mask=MASK))
+    loss = array(pointer_loss(starts, ends, logits, mask=MASK))
     for row, n in enumerate(LENGTHS):
         a, b = log_softmax(logits[row, :n].astype("float64"), axis=0).T
         np.testing.assert_allclose(loss[row], -0.5 * (a[starts[row]] + b[ends[row]]), rtol=1e-5, atol=1e-6)
@@ -124,7 +108,7 @@ def test_padding_changes_no_loss_and_no_answer():
     disturbed = np.where(MASK[..., None], logits, 1e4)
     carried = np.where(MASK[..., None], logits, -np.inf)
     pointers = np.array([[1, 0, 0], [2, 3, 0]])
-    for function in (lambda x, **mask: [pointer_loss(x, *pointers, **mask)], best_span):
+    for function in (lambda x, **mask: [pointer_loss(*pointers, x, **mask)], best_span):
         expected = [array(x) for x in function(logits, mask=MASK)]
         for result in (function(disturbed, mask=MASK), function(carried)):
             for value, reference in zip(result, expected, strict=True):
@@ -138,14 +122,14 @@ def test_padding_changes_no_loss_and_no_answer():
 def test_the_gradient_of_the_pointer_loss_is_half_of_probability_minus_truth():
     logits, starts, ends = normal(2, 5, 2), np.array([1, 0]), np.array([3, 4])
     mask = np.arange(5) < np.array([[4], [3]])  # the end of the second text lies in its padding
-    found = gradient(lambda x: ops.sum(pointer_loss(x, starts[:1], ends[:1], mask=mask[:1])), logits[:1])
+    found = gradient(lambda x: ops.sum(pointer_loss(starts[:1], ends[:1], x, mask=mask[:1])), logits[:1])
     expected = np.zeros((1, 5, 2))
     expected[0, :4] = np.exp(log_softmax(logits[0, :4], axis=0))
     expected[0, 1, 0] -= 1
     expected[0, 3, 1] -= 1
     np.testing.assert_allclose(found, expected / 2, atol=1e-6)
-    assert array(pointer_loss(logits, starts, ends, mask=mask))[1] == np.inf
-    found = gradient(lambda x: ops.sum(pointer_loss(x, starts, ends, mask=mask)), logits)[1]
+    assert array(pointer_loss(starts, ends, logits, mask=mask))[1] == np.inf
+    found = gradient(lambda x: ops.sum(pointer_loss(starts, ends, x, mask=mask)), logits)[1]
     assert np.isfinite(found).all()
     assert (found[:, 1] == 0).all()
 
@@ -156,9 +140,9 @@ def test_half_precision_is_masked_and_summed_in_float32(dtype):
     wide = array(ops.cast(logits, "float32"))
     pointers = np.array([[1, 0, 0], [2, 3, 0]])
     for narrow, reference in [
-        (pointer_loss(logits, *pointers, mask=MASK), pointer_loss(wide, *pointers, mask=MASK)),
+        (pointer_loss(*pointers, logits, mask=MASK), pointer_loss(*pointers, wide, mask=MASK)),
         (best_span(logits, mask=MASK)[2], best_span(wide, mask=MASK)[2]),
-        (power_crossentropy(logits, 1.0, 4), power_crossentropy(wide, 1.0, 4)),
+        (power_crossentropy(1.0, logits, 4), power_crossentropy(1.0, wide, 4)),
         (power_sigmoid(logits, 4), power_sigmoid(wide, 4)),
     ]:
         assert keras.backend.standardize_dtype(narrow.dtype) == "float32"
@@ -270,7 +254,7 @@ def test_power_crossentropy_is_the_formula(power):
     p = expit(z) ** power
     for t in (0.0, 0.3, 1.0):
         expected = -t * np.log(p) - (1 - t) * np.log1p(-p)
-        found = array(power_crossentropy(z.astype("float32"), t, power))
+        found = array(power_crossentropy(t, z.astype("float32"), power))
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=TINY)
     np.testing.assert_allclose(array(power_sigmoid(z.astype("float32"), power)), p, rtol=2e-5, atol=TINY)
 
@@ -284,8 +268,8 @@ def test_power_crossentropy_keeps_its_value_and_gradient_at_any_logit(power):
         (0.0, np.where(left, tail**power, z - math.log(power)), np.where(left, power * tail**power, 1)),
         (1.0, np.where(left, -power * z, power * tail), np.where(left, -power, -power * tail)),
     ]:
-        found = gradient(lambda z, t=t: ops.sum(power_crossentropy(z, t, power)), z)
-        np.testing.assert_allclose(array(power_crossentropy(z, t, power)), loss, rtol=2e-5, atol=TINY)
+        found = gradient(lambda z, t=t: ops.sum(power_crossentropy(t, z, power)), z)
+        np.testing.assert_allclose(array(power_crossentropy(t, z, power)), loss, rtol=2e-5, atol=TINY)
         np.testing.assert_allclose(found, slope, rtol=2e-5, atol=TINY)
 
 
@@ -293,7 +277,7 @@ def test_the_gradient_is_that_of_the_formula_in_between():
     z = np.linspace(-10, 10, 81).astype("float32")
     p = expit(z.astype("float64"))
     for n in (1, 2, 4):
-        slope = gradient(lambda z, n=n: ops.sum(power_crossentropy(z, 0.0, n)), z)
+        slope = gradient(lambda z, n=n: ops.sum(power_crossentropy(0.0, z, n)), z)
         np.testing.assert_allclose(slope, n * p**n * (1 - p) / (1 - p**n), rtol=2e-5)
 
 
@@ -302,7 +286,7 @@ def test_a_power_and_a_bias_begin_at_one_probability(power):
     assert math.isclose(float(power_sigmoid(0.0, power)), 2**-power, rel_tol=1e-6)
     assert math.isclose(expit(prior_bias(power)), 2**-power, rel_tol=1e-12)
     for t in (0.0, 1.0):
-        by_power, by_bias = power_crossentropy(0.0, t, power), power_crossentropy(prior_bias(power), t)
+        by_power, by_bias = power_crossentropy(t, 0.0, power), power_crossentropy(t, prior_bias(power))
         assert math.isclose(float(by_power), float(by_bias), rel_tol=1e-5)
 
 
@@ -310,8 +294,8 @@ def test_a_power_and_a_bias_begin_at_one_probability(power):
 @pytest.mark.parametrize("target", [0.0, 1.0])
 @pytest.mark.parametrize("q", [0.01, 0.0625, 0.5, 0.9])
 def test_a_power_pushes_harder_than_a_bias_by_a_known_factor(power, target, q):
-    pushed = gradient(lambda z: power_crossentropy(z, target, power), np.float32(logit(q ** (1 / power))))
-    biased = gradient(lambda z: power_crossentropy(z, target), np.float32(logit(q)))
+    pushed = gradient(lambda z: power_crossentropy(target, z, power), np.float32(logit(q ** (1 / power))))
+    biased = gradient(lambda z: power_crossentropy(target, z), np.float32(logit(q)))
     np.testing.assert_allclose(pushed / biased, power * (1 - q ** (1 / power)) / (1 - q), rtol=1e-4)
 
 
@@ -350,20 +334,23 @@ def test_pointers_of_many_texts_are_paired_text_by_text(shape):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: SpanPointer(0), "kinds must be None or at least 1, got 0"),
+        (lambda: SpanPointer(0), "kinds must be a positive integer, got 0"),
         (
-            lambda: pointer_loss(np.zeros((2, 3)), [0], [0]),
-            r"logits must have shape \(batch, time, 2\), got .*\(2, 3\)",
+            lambda: pointer_loss([0], [0], np.zeros((2, 3))),
+            r"logits must have shape \(None, None, 2\), got \(2, 3\)",
         ),
-        (lambda: pointer_loss(np.zeros((1, 3, 2)), [[0]], [[0]]), r"starts and ends must have shape \(batch,\)"),
+        (
+            lambda: pointer_loss([[0]], [[0]], np.zeros((1, 3, 2))),
+            r"starts must have shape \(1,\) to fit logits, got \(1, 1\)",
+        ),
         (
             lambda: best_span(np.zeros((1, 3, 2)), mask=[True]),
-            r"mask must have shape \(batch, time\), got .*\(1,\)",
+            r"mask must have shape \(1, 3\) to fit logits, got \(1,\)",
         ),
-        (lambda: best_span(np.zeros((1, 3, 2)), allowed=[True]), r"allowed must have shape \(batch, time\)"),
-        (lambda: best_span(np.zeros((1, 3, 2)), longest=0), "longest must be at least 1, got 0"),
-        (lambda: power_crossentropy(0.0, 1.0, power=0), "power must be more than 0, got 0"),
-        (lambda: prior_bias(-1), "power must be more than 0, got -1"),
+        (lambda: best_span(np.zeros((1, 3, 2)), allowed=[True]), r"allowed must have shape \(1, 3\) to fit logits"),
+        (lambda: best_span(np.zeros((1, 3, 2)), longest=0), "longest must be a positive integer, got 0"),
+        (lambda: power_crossentropy(1.0, 0.0, power=0), "power must be positive, got 0"),
+        (lambda: prior_bias(-1), "power must be positive, got -1"),
         (lambda: spans_from_pointers([0.1], [0.1, 0.2]), r"one shape \(time,\), got \(1,\) and \(2,\)"),
     ],
 )

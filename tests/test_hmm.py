@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from keras import ops
+from numerics import array
 
 from lib import chain
 from lib.hmm import HMM, MISSING
@@ -14,10 +14,6 @@ pytestmark = pytest.mark.backends
 
 # Sunny and rainy days; a friend walks, shops or cleans. No symbol is unknown.
 WEATHER = HMM([0.4, 0.6], [[0.6, 0.4], [0.3, 0.7]], [[0.6, 0.3, 0.1, 0.0], [0.1, 0.4, 0.5, 0.0]])
-
-
-def array(x):
-    return ops.convert_to_numpy(x)
 
 
 def random_model(seed, K=3, V=4):
@@ -90,7 +86,7 @@ def test_without_smoothing_no_other_model_makes_the_training_data_more_probable(
     fitted = HMM.fit(symbols, tags, symbol_count=4, tag_count=3, smoothing=0)
 
     def log_joint(model):
-        scores = model.emissions(symbols), tags, model.transitions
+        scores = tags, model.emissions(symbols), model.transitions
         return float(np.sum(array(chain.sequence_score(*scores, start=model.start))))
 
     assert all(log_joint(random_model(seed)) < log_joint(fitted) for seed in range(20))
@@ -179,13 +175,27 @@ def test_a_row_without_a_valid_step_has_likelihood_one():
     assert float(WEATHER.log_likelihood([[0, 1]], [[False, False]])[0]) == 0
 
 
-def test_posteriors_of_the_tags_come_from_the_chain():
-    model, symbols = random_model(4), [[0, 4, 2]]
-    p = array(chain.marginals(model.emissions(symbols), model.transitions, start=model.start))[0]
-    weights = np.zeros((3, 3))
-    for tags in sequences(3, 3):
-        weights[range(3), tags] += joint(model, symbols[0], tags)
-    np.testing.assert_allclose(p, weights / weights[0].sum(), atol=1e-5)
+def test_marginals_entropy_samples_and_the_best_sequences_are_those_of_the_posterior():
+    model, symbols = random_model(4), [[0, 4, 2, 1]]
+    mask = [[True, True, True, False]]
+    every = np.array(sequences(3, 3))
+    p = np.array([joint(model, symbols[0][:3], tags) for tags in every])
+    posterior = p / p.sum()
+    expected = np.stack([posterior @ (every == tag) for tag in range(3)], axis=1)
+    found = array(model.marginals(symbols, mask))[0]
+    np.testing.assert_allclose(found[:3], expected, atol=1e-5)
+    assert not found[3].any()
+    assert float(model.entropy(symbols, mask)[0]) == pytest.approx(-np.sum(posterior * np.log(posterior)), abs=1e-5)
+    tags, scores = model.k_best(symbols, 4, mask=mask)
+    best = np.argsort(-p)[:4]
+    np.testing.assert_array_equal(array(tags)[0], np.pad(every[best], ((0, 0), (0, 1)), constant_values=-1))
+    np.testing.assert_allclose(array(scores)[0], np.log(p[best]), rtol=1e-5)
+    drawn = array(model.sample(symbols, 4000, seed=0, mask=mask))[0]
+    assert (drawn[:, 3] == -1).all()
+    seen = (drawn[:, :3, None] == np.arange(3)).mean(axis=0)
+    np.testing.assert_allclose(seen, expected, atol=0.035)  # more than four deviations of 4000 draws
+    with pytest.raises(ValueError, match="k must be a positive integer, got True"):
+        model.k_best(symbols, True)
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
@@ -198,6 +208,8 @@ def test_posteriors_of_the_tags_come_from_the_chain():
         ({"initial": [1.5, -0.5]}, "initial must be a distribution"),
         ({"transition": [[1.0]]}, r"transition must have shape \(2, 2\)"),
         ({"emission": [0.5, 0.5]}, r"emission must have shape \(2, symbols \+ 1\)"),
+        ({"initial": ["a", "b"]}, "initial must be a tensor of numbers"),
+        ({"initial": [0.5, 0.5j]}, "initial must"),
         ({"emission": [[np.nan, 0.5], [0.5, 0.5]]}, "emission must be a distribution"),
     ],
 )
@@ -217,7 +229,19 @@ def test_rows_that_are_no_distributions_are_refused(changed, message):
         ({"tags": TAGS + 1}, r"tags must lie in \[-1, 1\]"),
         ({"tags": [[0, -1, 1, 1]] * 2}, "mask must be a valid prefix"),
         ({"mask": np.ones((2, 4))}, r"tags must lie in \[0, 2\) at valid steps"),
-        ({"mask": [True]}, "mask must have the shape of symbols"),
+        ({"mask": [True]}, r"mask must have shape \(2, 4\) to fit symbols"),
+        ({"mask": [["False"] * 4] * 2}, "mask must be a tensor of numbers"),
+        ({"mask": np.full((2, 4), -1e4)}, "mask must hold True or 1"),
+        (
+            {"symbols": np.zeros((2, 0), int), "tags": np.zeros((2, 0), int)},
+            "symbols must have shape .* none of them 0",
+        ),
+        ({"symbols": None}, "symbols must be a tensor of numbers, got None"),
+        ({"tags": None}, "tags must be a tensor of numbers, got None"),
+        ({"symbols": [["a", "b"]]}, "symbols must be a tensor of numbers"),
+        ({"tags": [[0, 1], [0]]}, "tags must be a rectangular array of numbers"),
+        ({"symbols": np.ma.masked_equal(SYMBOLS, 0)}, "symbols must be an array without masked entries"),
+        ({"symbol_count": True}, "symbol_count must be a positive integer, got True"),
         ({"smoothing": -1}, "smoothing must not be negative"),
         ({"emission_smoothing": math.inf}, "emission_smoothing must be"),
         ({"symbol_count": 0}, "symbol_count must be"),

@@ -233,6 +233,8 @@ def test_kernels_without_a_delta_orthogonal_form_are_refused(shape, reason):
         ({"gain": "rellu"}, "gain"),
         ({"seed": "7"}, "seed"),
         ({"seed": 1.5}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": np.True_}, "seed"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, name):
@@ -527,7 +529,7 @@ SIZES = [(300, 300), (2000, 500), (500, 2000), (1000, 999), (10_000, 7), (1, 90)
 
 @pytest.mark.parametrize(("m", "n"), SIZES)
 def test_the_density_is_that_of_marchenko_and_pastur_and_integrates_to_the_distribution(m, n):
-    law, ratio = marchenko_pastur(m, n), n / m
+    law, ratio = marchenko_pastur(n, m), n / m
     low, high = law.support()
     assert low == pytest.approx(abs(1 - math.sqrt(ratio)), abs=1e-12)
     assert high == pytest.approx(1 + math.sqrt(ratio))
@@ -543,7 +545,7 @@ def test_the_density_is_that_of_marchenko_and_pastur_and_integrates_to_the_distr
 
 @pytest.mark.parametrize(("m", "n"), SIZES)
 def test_quantiles_invert_the_distribution(m, n):
-    law = marchenko_pastur(m, n)
+    law = marchenko_pastur(n, m)
     p = np.array([0, 1e-6, 0.01, 0.25, 0.5, 0.9, 0.999, 1])
     np.testing.assert_allclose(law.cdf(law.ppf(p)), p, atol=1e-11)
     assert law.ppf(0.5).shape == ()
@@ -551,7 +553,7 @@ def test_quantiles_invert_the_distribution(m, n):
 
 @pytest.mark.parametrize(("m", "n"), SIZES)
 def test_moments_are_those_of_the_density(m, n):
-    law, ratio = marchenko_pastur(m, n), n / m
+    law, ratio = marchenko_pastur(n, m), n / m
     mean, _ = integrate.quad(lambda s: s * law.pdf(s), *law.support(), epsabs=1e-11, limit=200)
     assert law.mean() == pytest.approx(mean, rel=1e-7)
     # The trace of WᵀW is n on average, and there are min(m, n) values to share it.
@@ -571,7 +573,7 @@ def test_a_very_tall_matrix_has_the_semicircle_law():
     q = 1e-4
     x = np.linspace(-1, 1, 21)
     semicircle = 0.5 + (x * np.sqrt(1 - x**2) + np.arcsin(x)) / np.pi
-    np.testing.assert_allclose(marchenko_pastur(10**8, 1).cdf(1 + q * x), semicircle, atol=1e-4)
+    np.testing.assert_allclose(marchenko_pastur(1, 10**8).cdf(1 + q * x), semicircle, atol=1e-4)
 
 
 @pytest.mark.parametrize("law", ["normal", "rademacher"])
@@ -580,12 +582,44 @@ def test_singular_values_of_a_drawn_kernel_follow_the_law(law, m, n):
     kernel = array(Scaled("fan_out", law, seed=3)((n, m)))
     s = np.linalg.svd(kernel, compute_uv=False)
     # Singular values repel: below any point their number is off by a few, not by the root of their number.
-    assert stats.kstest(s, marchenko_pastur(m, n).cdf).statistic < 5 / s.size
-    assert stats.kstest(s, marchenko_pastur(m, 2 * n).cdf).statistic > 0.1
+    assert stats.kstest(s, marchenko_pastur(n, m).cdf).statistic < 5 / s.size
+    assert stats.kstest(s, marchenko_pastur(2 * n, m).cdf).statistic > 0.1
+
+
+@pytest.mark.parametrize(("n", "m"), [(64, 256), (256, 64), (300, 300)])
+@pytest.mark.parametrize("fan", RULES)
+def test_the_law_is_that_of_the_initializer_of_this_rule_and_gain(fan, n, m):
+    law = marchenko_pastur(n, m, fan=fan, gain="gelu")
+    s = np.linalg.svd(array(Scaled(fan, gain="gelu", seed=1)((n, m))), compute_uv=False)
+    assert stats.kstest(s, law.cdf).statistic < 5 / s.size
+    assert law.mean() == pytest.approx(s.mean(), rel=0.02)
+    # Σ s² is the sum of the squares of all entries.
+    assert law.moment(2) * min(n, m) == pytest.approx(activation_gain("gelu") ** 2 * RULES[fan](n, m) * n * m)
+
+
+@pytest.mark.parametrize("m", [1, 3, 4, 5, 10, 10**4, 10**8, 10**16])
+def test_moments_keep_their_digits_for_very_tall_matrices(m):
+    mean, variance, skewness, kurtosis = (float(value) for value in marchenko_pastur(1, m).stats("mvsk"))
+    with mpmath.workdps(60):
+        q = 1 / mpmath.sqrt(m)
+
+        def expect(f):  # of the angle t, whose density is (2/π) sin²t / s²
+            def integrand(t):
+                square = (1 - q) ** 2 + 4 * q * mpmath.sin(t / 2) ** 2
+                return f(mpmath.sqrt(square)) * 2 / mpmath.pi * mpmath.sin(t) ** 2 / square
+
+            return mpmath.quad(integrand, [0, mpmath.pi / 4, mpmath.pi])
+
+        exact = expect(lambda s: s)
+        central = [expect(lambda s, k=k: (s - exact) ** k) for k in (2, 3, 4)]
+        assert mean == pytest.approx(float(exact), rel=1e-13)
+        assert variance == pytest.approx(float(central[0]), rel=1e-12)
+        assert skewness == pytest.approx(float(central[1] / central[0] ** 1.5), rel=1e-6, abs=1e-14)
+        assert kurtosis == pytest.approx(float(central[2] / central[0] ** 2 - 3), rel=1e-11)
 
 
 def test_random_variates_follow_the_law_and_their_seed():
-    law = marchenko_pastur(500, 200)
+    law = marchenko_pastur(200, 500)
     draws = law.rvs(size=(50, 100), random_state=1)
     assert stats.kstest(draws.ravel(), law.cdf).pvalue > 1e-3
     np.testing.assert_array_equal(draws, law.rvs(size=(50, 100), random_state=1))
@@ -593,7 +627,21 @@ def test_random_variates_follow_the_law_and_their_seed():
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, 3.0, "4", None, math.nan, True])
 def test_sizes_that_are_no_positive_integers_are_refused(size):
-    with pytest.raises(ValueError, match=r"^m must be"):
+    with pytest.raises(ValueError, match=r"^fan_in must be"):
         marchenko_pastur(size, 3)
-    with pytest.raises(ValueError, match=r"^n must be"):
+    with pytest.raises(ValueError, match=r"^fan_out must be"):
         marchenko_pastur(3, size)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("fan", "fan_avg"), ("fan", None), ("gain", 0.0), ("gain", "rellu")]
+)
+def test_rules_and_gains_that_scaled_refuses_are_refused_by_the_law(argument, value):
+    with pytest.raises(ValueError, match=f"^{argument} must be"):
+        marchenko_pastur(3, 4, **{argument: value})
+
+
+def test_complex_activations_are_refused_by_name():
+    for use in (activation_gain, lambda f: correlation_map(f, 0.5), lambda f: Scaled(gain=f)):
+        with pytest.raises(ValueError, match=r"^activation must be real, but gives complex"):
+            use(lambda x: ops.cast(x, "complex64") * 1j)

@@ -53,9 +53,12 @@ def test_every_example_in_a_docstring_is_true(name):
 def test_an_idea_can_be_lifted_out(path):
     allowed = {"keras", "numpy", "scipy", *sys.stdlib_module_names}
     if path.stem == "pretrained":
-        allowed |= {"tokenizers", "safetensors"}
+        allowed |= {"safetensors", "ml_dtypes"}
+    if path.stem == "vocabulary":
+        allowed |= {"tokenizers"}
     for name in imported(path):
-        is_idea = name.startswith("lib.") and name.split(".")[1] in {*notebooks.ideas(), "_arguments", "_backend"}
+        shared = {"_arguments", "_backend", "_layers", "_tensors"}
+        is_idea = name.startswith("lib.") and name.split(".")[1] in {*notebooks.ideas(), *shared}
         assert is_idea or name.split(".")[0] in allowed, f"{path.name} must not import {name}"
 
 
@@ -125,6 +128,15 @@ def test_every_idea_has_test_files_and_every_public_function_is_tested(path):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
     assert [name for name in functions if name not in tests] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "bench").glob("bench_*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_from_lib_is_there(path):
+    for name in notebooks.imported_names(path.read_text(encoding="utf8")):
+        if name.startswith("lib."):
+            module, _, attribute = name.rpartition(".")
+            loaded = importlib.import_module(module)
+            assert hasattr(loaded, attribute) or importlib.import_module(name), f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """Truths about certainty: intervals of means, medians and proportions, and estimates."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lib.workbench.measure import Estimate, interval, median_interval, wilson
+from lib.workbench.measure import Estimate, holm, interval, median_interval, wilson
 
 
 def test_the_interval_of_the_mean_is_students():
@@ -117,6 +118,8 @@ def test_an_estimate_cannot_be_changed():
         ((1234.5, 1200.2, 1268.8), "1234 [1200, 1269]"),
         ((-2.0, -2.6, -1.4), "-2.0 [-2.6, -1.4]"),
         ((0.0, -0.03, 0.03), "0.00 [-0.03, 0.03]"),
+        ((-0.0314, -0.0621, -0.0007), "-0.031 [-0.062, -0.001]"),
+        ((0.03, 0.004, 0.06), "0.030 [0.004, 0.060]"),
         ((3.2e-7, 3.1e-7, 3.3e-7), "3.20e-07 [3.10e-07, 3.30e-07]"),
         ((2.5e9, 1e9, 4e9), "2.5e+09 [1.0e+09, 4.0e+09]"),
         ((1.0, 0.5, math.inf), "1 [0.5, inf]"),
@@ -145,3 +148,77 @@ def test_the_printed_ends_of_an_interval_always_differ_and_are_near(low, width, 
     assert shown_low < shown_high
     for shown, exact in [(shown_value, value), (shown_low, low), (shown_high, high)]:
         assert abs(shown - exact) <= 0.11 * (high - low)
+
+
+# --- p-values, and several at once ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edge", [2.0, 3.5, 4.0, 7.0])
+def test_the_p_value_of_a_mean_is_students(edge):
+    x = np.random.default_rng(1).normal(3, 2, 9)
+    assert Estimate.from_samples(x).p_value(edge) == pytest.approx(
+        scipy.stats.ttest_1samp(x, edge).pvalue, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("edge", [0.05, 0.2, 0.4, 0.8])
+def test_the_p_value_of_a_proportion_is_that_of_the_score_test(edge):
+    z = (0.3 - edge) / math.sqrt(edge * (1 - edge) / 40)
+    assert Estimate.from_count(12, 40).p_value(edge) == pytest.approx(
+        2 * scipy.stats.norm.sf(abs(z)), rel=1e-4, abs=1e-9
+    )
+
+
+def test_the_p_value_of_a_median_is_that_of_the_sign_test():
+    x = np.random.default_rng(5).exponential(1, 21)
+    estimate = Estimate(float(np.median(x)), *median_interval(x), functools.partial(median_interval, x))
+    for edge in (0.1, 0.4, 1.5, 9.0):
+        test = scipy.stats.binomtest(int(np.sum(x > edge)), 21)
+        assert estimate.p_value(edge) == pytest.approx(test.pvalue, rel=1e-4)
+
+
+@given(st.floats(-5, 5), st.floats(0.1, 5), st.floats(0.1, 5), st.floats(-20, 20))
+def test_an_interval_leaves_out_an_edge_just_where_p_is_below_a_twentieth(value, below, above, edge):
+    estimate = Estimate(value, value - below, value + above)
+    assume(min(abs(edge - estimate.low), abs(edge - estimate.high)) > 1e-3)
+    assert (estimate.p_value(edge) < 0.05) == (not estimate.low <= edge <= estimate.high)
+    side = below if edge < value else above
+    z = abs(edge - value) / side * scipy.stats.norm.ppf(0.975)
+    assert estimate.p_value(edge) == pytest.approx(2 * scipy.stats.norm.sf(z), rel=1e-4, abs=1e-9)
+
+
+def test_an_exact_value_is_never_due_to_chance():
+    assert (Estimate.exact(2).p_value(2), Estimate.exact(2).p_value(3)) == (1, 0)
+
+
+def test_a_function_of_an_estimate_keeps_its_p_values():
+    estimate = Estimate.from_samples([2.0, 2.5, 2.2, 2.9, 2.4])
+    inverse = estimate.map(lambda x: 1 / x)
+    assert (inverse.low, inverse.high) == (1 / estimate.high, 1 / estimate.low)
+    for edge in (1.8, 2.1, 3.0):
+        assert inverse.p_value(1 / edge) == pytest.approx(estimate.p_value(edge), rel=1e-4)
+
+
+def closed(p_values, alpha):
+    """Holm's procedure by its definition as a closed test: rejected is what Bonferroni rejects in every company."""
+    indices = range(len(p_values))
+    subsets = [set(some) for k in indices for some in itertools.combinations(indices, k + 1)]
+    return [
+        all(min(p_values[j] for j in some) <= alpha / len(some) for some in subsets if i in some) for i in indices
+    ]
+
+
+@given(st.lists(st.sampled_from([0.0, 0.001, 0.006, 0.01, 0.0125, 0.02, 0.024, 0.04, 0.05, 0.3, 1.0]), max_size=7))
+def test_holms_correction_is_the_closed_test_of_bonferroni(p_values):
+    assert holm(p_values, 0.05) == closed(p_values, 0.05)
+
+
+def test_holms_correction_lets_at_most_one_family_in_twenty_err():
+    p = np.random.default_rng(6).uniform(0, 1, (4000, 5))
+    assert np.mean([any(holm([*row])) for row in p]) == pytest.approx(1 - 0.99**5, abs=4 * math.sqrt(0.05 / 4000))
+
+
+@pytest.mark.parametrize(("p_values", "alpha"), [([-0.1], 0.05), ([1.1], 0.05), ([math.nan], 0.05), ([0.1], 1)])
+def test_what_is_no_probability_is_refused(p_values, alpha):
+    with pytest.raises(ValueError, match="expected"):
+        holm(p_values, alpha)

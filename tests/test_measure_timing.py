@@ -63,6 +63,7 @@ def test_the_ratio_survives_a_machine_that_grows_slower(clock):
 def test_a_ratio_is_the_median_of_the_rounds_with_its_interval():
     race = Contest({"a": Timing((2.0, 4.0, 6.0, 3.0, 5.0, 7.0, 8.0)), "b": Timing((1.0,) * 7)})
     assert race.ratio("a", "b") == Estimate(5.0, 2.0, 8.0)
+    assert race.ratio("a", "b").p_value(1.5) == pytest.approx(2 / 2**7, rel=1e-4)  # all seven on one side
     assert race["b"].median == 1.0
     assert str(race) == "a 5e+03 ms, b 1e+03 ms"
 

@@ -10,6 +10,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from numerics import array, finite_differences
 from scipy import stats
 
 from lib.orthogonality import (
@@ -67,16 +68,6 @@ def value_and_gradient(function, x):
     return float(value.detach()), x.grad.numpy()
 
 
-def finite_differences(function, x, step=1e-6):
-    """Gradient of a NumPy function by central differences, error about step²."""
-    gradient = np.empty_like(x)
-    for index in np.ndindex(x.shape):
-        e = np.zeros_like(x)
-        e[index] = step
-        gradient[index] = (function(x + e) - function(x - e)) / (2 * step)
-    return gradient
-
-
 def agrees_with(function, reference, x):
     """The function has the value and the gradient of its NumPy reference at x."""
     value, gradient = value_and_gradient(function, x)
@@ -92,10 +83,6 @@ def normal(*shape, seed=0):
 def haar(d, k, seed=0):
     """Orthonormal columns, shape (d, k)."""
     return np.linalg.qr(normal(d, k, seed=seed))[0]
-
-
-def array(x):
-    return ops.convert_to_numpy(x)
 
 
 def columns(kernel):
@@ -182,15 +169,21 @@ def test_a_zero_filter_has_no_angle():
 
 @given(st.integers(2, 12), st.integers(1, 8), st.integers(0, 100))
 def test_no_set_of_filters_is_less_coherent_than_the_welch_bound(k, d, seed):
-    bound = welch_bound(k, d)
+    bound = welch_bound(d, k)
     assert bound <= coherence(normal(d, k, seed=seed)) + 1e-12
     assert (bound == 0) == (k <= d)
+    # The mean of cos² over the pairs obeys the bound too, and reaches it for k turns of a helix in d/2 planes.
+    if k > d and d % 2 == 0:
+        turns = 2 * np.pi * np.outer(np.arange(1, d // 2 + 1), np.arange(k)) / k
+        helix = np.concatenate([np.cos(turns), np.sin(turns)]) * math.sqrt(2 / d)
+        squares = np.cos(filter_angles(helix)) ** 2
+        assert np.mean(squares) == pytest.approx(bound**2, rel=1e-9)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_a_simplex_attains_the_welch_bound(d):
     vertices = np.linalg.svd(np.eye(d + 1) - 1 / (d + 1))[0][:, :d].T  # d + 1 filters of R^d at equal angles
-    assert welch_bound(d + 1, d) == pytest.approx(1 / d)
+    assert welch_bound(d, d + 1) == pytest.approx(1 / d)
     assert float(MutualCoherence(1.0)(vertices)) == pytest.approx(1 / d, rel=1e-6)
 
 
@@ -770,8 +763,8 @@ ERRORS = {
     "iterations must be a positive integer, got 0": lambda: SpectralIsometry(1.0, iterations=0),
     "iterations must be a positive integer, got 2.5": lambda: SpectralIsometry(1.0, iterations=2.5),
     r"kernel must have shape \(\*, in, out\), got shape \(3,\)": lambda: SoftOrthogonality(1.0)(np.ones(3)),
-    "k must be a positive integer, got 0": lambda: welch_bound(0, 2),
-    "d must be a positive integer, got True": lambda: welch_bound(2, True),
+    "k must be a positive integer, got 0": lambda: welch_bound(2, 0),
+    "d must be a positive integer, got True": lambda: welch_bound(True, 2),
     r"theta must lie in \[0, π\], got": lambda: expected_agreement([0.5, 3.2]),
     "gamma must be positive, got 0": lambda: sign_agreement(np.ones((4, 2)), gamma=0),
     "gamma must be positive, got -2": lambda: SelfOrthogonality(keras.layers.Dense(2), gamma=-2),

@@ -121,7 +121,7 @@ def test_a_copy_under_another_name_passes_the_tests_of_the_idea(tmp_path, idea, 
         ast.parse(source)
         (tmp_path / test).write_text(source, encoding="utf8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = backends\n", encoding="utf8")
-    for helper in ("search.py", "attention_references.py"):
+    for helper in ("search.py", "numerics.py", "attention_references.py"):
         shutil.copy(ROOT / "tests" / helper, tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     run = subprocess.run(command, cwd=tmp_path, env=outside(tmp_path), capture_output=True, text=True)

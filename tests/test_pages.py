@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import json
 import re
 import shutil
 import threading
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from shared import require
 
 from lib.press import notebooks
@@ -26,7 +27,11 @@ from lib.workbench import figures
 
 pytestmark = pytest.mark.browser
 
-DOCUMENTS = documents()
+LIBRARY = [name for name in documents() if name.startswith("book/api/")]
+#: Every page, but of the library, whose pages are all made by one directive, the longest and the list of all.
+DOCUMENTS = [
+    name for name in documents() if name not in LIBRARY or name.endswith(("/index", "/attention", "/bert"))
+]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
     "--no-sandbox",
@@ -38,6 +43,8 @@ QUIET = (
 )
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+#: The narrowest window that a page must fit: an old phone, or a desktop enlarged to 400 %.
+NARROW = {"width": 320, "height": 640}
 MEGABYTE = 1_000_000
 
 
@@ -216,7 +223,9 @@ def test_no_markup_is_left_in_the_text(visit: Visit) -> None:
     text = visit.show().evaluate(
         """() => {
           const article = document.querySelector("article").cloneNode(true);
-          article.querySelectorAll("pre, code, script, style, mjx-container").forEach(node => node.remove());
+          // The two stars of **kwargs are no markup.
+          const verbatim = "pre, code, script, style, mjx-container, .sig, .field-list strong";
+          article.querySelectorAll(verbatim).forEach(node => node.remove());
           return article.textContent;
         }"""
     )
@@ -227,7 +236,7 @@ def test_no_markup_is_left_in_the_text(visit: Visit) -> None:
 def test_pages_are_light(visit: Visit, site: Path, address: str) -> None:
     """A page's own part is at most 1.5 MB, what the pages share at most 1.2 MB on the wire."""
     files = {unquote(urlsplit(url).path).lstrip("/") for url in visit.requests if url.startswith(address)}
-    shared = {name for name in files if name.startswith("_static/")}
+    shared = {name for name in files if name.startswith("_static/") or name == "searchindex.js"}
     own = sum((site / name).stat().st_size for name in files - shared)
     compressed = sum(len(gzip.compress((site / name).read_bytes())) for name in shared)
     assert shared
@@ -259,10 +268,11 @@ def test_axe_finds_no_violation(visit: Visit, scheme: str) -> None:
     assert [(v["id"], [node["html"][:200] for node in v["nodes"]][:5]) for v in violations] == []
 
 
-def test_a_phone_shows_the_whole_width(visit: Visit) -> None:
-    page = visit.show(size=PHONE)
+@pytest.mark.parametrize("size", [PHONE, NARROW], ids=["390", "320"])
+def test_a_phone_shows_the_whole_width(visit: Visit, size: dict[str, int]) -> None:
+    page = visit.show(size=size)
     page.wait_for_timeout(400)  # the theme looks for boxes that scroll 300 ms after the window has changed
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     # Nothing is cut off either: what sticks out lies in a box that scrolls and that the keyboard reaches.
     cut = page.evaluate(
         """() => [...document.querySelectorAll("article *")].filter(node => {
@@ -278,6 +288,48 @@ def test_a_phone_shows_the_whole_width(visit: Visit) -> None:
     assert cut == []
 
 
+def test_a_table_is_cards_on_a_phone_and_a_table_elsewhere(visit: Visit) -> None:
+    """Each cell of a card stands below the one before it, beside the name of its column."""
+    layout = """() => [...document.querySelectorAll("article table[data-rows] tbody tr")].map(row => {
+      const cells = [...row.cells].filter(cell => cell.getClientRects().length);
+      return {
+        tops: cells.map(cell => Math.round(cell.getBoundingClientRect().top)),
+        labels: cells.map(cell => getComputedStyle(cell, "::before").content),
+        columns: cells.map(cell => cell.dataset.label),
+      };
+    })"""
+    rows = visit.show(size=PHONE).evaluate(layout)
+    for row in rows:
+        assert row["tops"] == sorted({*row["tops"]}), row
+        assert [label.strip('"') for label in row["labels"]] == row["columns"]
+    for row in visit.show().evaluate(layout):
+        assert len({*row["tops"]}) == 1
+        assert {*row["labels"]} == {"none"}
+
+
+def test_a_formula_that_is_wider_than_a_phone_says_so(visit: Visit) -> None:
+    """It scrolls, the keyboard reaches it, and a shadow lies where more is to be seen."""
+    page = visit.show(size=PHONE)
+    page.wait_for_timeout(400)
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll("article :is(div.math, span.math.wide)")]
+          .filter(box => box.scrollWidth > box.clientWidth + 1)
+          .map(box => [box.tabIndex, getComputedStyle(box).backgroundImage.split("linear-gradient").length - 1])"""
+    )
+    assert all(found == [0, 4] for found in wide)
+
+
+def test_the_tested_mark_leads_to_the_source_of_the_test(visit: Visit, site: Path) -> None:
+    for mark in visit.show().locator("a.tested").all():
+        page, anchor = mark.get_attribute("href").split("#")
+        file, name = mark.get_attribute("data-test").split("::")
+        target = (site / "book" / page).read_text(encoding="utf8").split(f'id="{anchor}"')[1]
+        place, code = (re.sub("<[^>]+>", "", part) for part in target.split("</p>", 1))
+        assert f"{file}::{name}" in place
+        assert f"def {name}(" in code.split("\n\n\n")[0]
+        assert mark.get_attribute("aria-label").startswith("tested: ")
+
+
 def test_the_keyboard_reaches_everything(visit: Visit) -> None:
     """Tab visits, once and in turn, whatever can be clicked, set or scrolled, and leaves the page at its end."""
     page = visit.show()
@@ -285,7 +337,8 @@ def test_the_keyboard_reaches_everything(visit: Visit) -> None:
         """() => {
           window.stops = [];
           const nodes = [...document.querySelectorAll("a[href], button, input, summary, select, textarea")]
-            .filter(node => node.checkVisibility({visibilityProperty: true}) && !node.matches(".copybtn"));
+            .filter(node => node.checkVisibility({visibilityProperty: true}) && !node.matches(".copybtn"))
+            .filter(node => !node.matches("[type=radio]:not(:checked)"));  // arrow keys go on to these
           nodes.forEach((node, index) => { node.dataset.stop = index; });
           document.addEventListener("focusin", event => window.stops.push(event.target.dataset.stop ?? "other"));
           document.activeElement.blur();
@@ -304,8 +357,7 @@ def test_the_keyboard_reaches_everything(visit: Visit) -> None:
 
 def test_a_slider_changes_its_figure_from_the_keyboard(visit: Visit) -> None:
     page = visit.show()
-    for k in range(page.locator("figure.explorable").count()):
-        figure = page.locator("figure.explorable").nth(k)
+    for figure in page.locator("figure.explorable:not([data-frames])").all():
         slider, shown = figure.locator("input[type=range]"), figure.locator("img:visible")
         labels = slider.get_attribute("data-labels").split("|")
         slider.focus()
@@ -315,6 +367,144 @@ def test_a_slider_changes_its_figure_from_the_keyboard(visit: Visit) -> None:
             assert shown.get_attribute("alt").endswith(f"({labels[frame]})")
             assert slider.get_attribute("aria-valuetext") == labels[frame]
             assert figure.locator("output").text_content() == labels[frame]
+
+
+def test_an_explorable_shows_what_python_computed(visit: Visit) -> None:
+    page = visit.show()
+    for figure in page.locator("figure.explorable[data-frames]").all():
+        frames = json.loads(figure.get_attribute("data-frames"))
+        controls = figure.locator("[data-count]").all()
+        for control in controls:
+            switches = control.locator("[type=checkbox]").all()
+            chosen = control.locator("input[type=range], input[type=radio]:checked")
+            for moved in switches or [chosen]:
+                moved.focus()
+                for key in ["Space"] if switches else ["Home", "ArrowRight", "End", "ArrowLeft"]:
+                    page.keyboard.press(key)
+                    index = 0
+                    for labels, one in zip(frames["labels"], controls, strict=True):
+                        index = index * int(one.get_attribute("data-count")) + _place(one, labels)
+                    drawn = figure.locator("svg path[data-curve]").evaluate_all(
+                        "all => all.map(p => p.getAttribute('d'))"
+                    )
+                    told = frames["told"][frames["at"][index] if "at" in frames else index]
+                    assert drawn == frames["paths"][index]
+                    assert figure.locator(".told").text_content() == told
+                    assert figure.locator("svg").get_attribute("aria-label").endswith(told)
+
+
+@pytest.mark.parametrize(("size", "least"), [(PHONE, 10), (NARROW, 9)], ids=["390", "320"])
+def test_the_text_of_an_explorable_can_be_read_on_a_phone(visit: Visit, size: dict[str, int], least: float) -> None:
+    page = visit.show(size=size)
+    for figure in page.locator("figure.explorable").all():
+        texts = """all => all.map(t => [t.textContent, parseFloat(getComputedStyle(t).fontSize) * t.getCTM().a,
+                                        t.getBoundingClientRect().right, t.getBoundingClientRect().left])"""
+        frame = figure.bounding_box()
+        for text, pixels, right, left in figure.locator("svg text").evaluate_all(texts):
+            assert pixels >= least, text
+            assert frame["x"] - 1 <= left <= right <= frame["x"] + frame["width"] + 1, text
+        for control in figure.locator("[data-count]:has([type=range])").all():
+            name, value = control.locator("label").bounding_box(), control.locator("output").bounding_box()
+            assert abs(name["y"] - value["y"]) < 2  # the value stands beside the name, not above the next one
+
+
+def test_the_text_of_a_figure_has_ten_pixels_on_a_phone(visit: Visit) -> None:
+    if not (notebooks.ROOT / "data" / "claims" / f"{Path(visit.document).stem}.toml").exists():
+        pytest.skip("its figures are still of the first edition")
+    page = visit.show(size=PHONE)
+    sizes = """all => all.flatMap(svg => [...svg.querySelectorAll('text')].filter(t => t.textContent.trim()).map(
+        t => [t.textContent, parseFloat(getComputedStyle(t).fontSize) * svg.getScreenCTM().a]))"""
+    found = page.locator("article svg[viewBox]:not([role=presentation])").evaluate_all(sizes)
+    assert found
+    assert [(text, pixels) for text, pixels in found if pixels < 9.99] == []
+
+
+def _place(control: Locator, labels: list[str]) -> int:
+    """Which of its values a control shows, and that it says so."""
+    switches = control.locator("[type=checkbox]").all()
+    if switches:
+        return int("".join(str(int(switch.is_checked())) for switch in switches), 2)
+    chosen = control.locator("input[type=range], input:checked")
+    place = int(chosen.input_value())
+    told = chosen.get_attribute("aria-valuetext") or control.locator("label:has(:checked)").inner_text()
+    assert told == labels[place]
+    return place
+
+
+def test_the_claims_page_shows_what_is_chosen(reader: Visit, address: str) -> None:
+    page = reader.open(f"{address}/book/claims.html").show()
+    cards = page.locator("section.claim")
+    everything = cards.count()
+    assert page.locator("section.claim:visible").count() == everything > 50
+    page.locator('[name="verdict"][value="corrected"]').check()
+    shown = page.locator("section.claim:visible")
+    assert {*shown.locator(".verdict").all_text_contents()} == {"corrected"}
+    page.locator('[name="chapter"][value="1"]').check()
+    assert all(text.startswith("Claim 1.") for text in shown.locator(".number").all_text_contents())
+    page.locator('[name="verdict"][value="all"]').check()
+    assert {*shown.evaluate_all("all => all.map(card => card.dataset.chapter)")} == {"1"}
+    # A chapter without such a claim is not named either; the page says how many are left.
+    assert page.locator(".claims-of > h2:visible").count() == 1
+    assert page.locator("output.shown").text_content() == f"{shown.count()} of {everything} claims shown."
+    target = shown.first.locator(".number").get_attribute("href")
+    page.goto(f"{address}/book/{target}")
+    assert page.locator(f"#{target.split('#')[1]}").is_visible()
+
+
+def test_a_card_is_read_out_as_sentences(reader: Visit, address: str) -> None:
+    page = reader.open(f"{address}/book/claims.html").show()
+    for card in page.locator("section.claim").all()[::9]:
+        tree = card.aria_snapshot()
+        assert re.match(r'- group "Claim \d+\.\d+":', tree), tree
+        assert re.search(r"- (strong|text): (holds|corrected|refuted|undecided|(not )?reproduced here)", tree), tree
+        assert re.search(r'- img "measured \S+(, interval \S+ to \S+)?; true (up to|from) ', tree), tree
+        assert "On the axis" not in tree
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_claims_are_chosen_by_keyboard_on_a_phone(reader: Visit, address: str, scheme: str) -> None:
+    page = reader.open(f"{address}/book/claims.html").show(scheme, PHONE)
+    page.locator('[name="verdict"]:checked').focus()
+    page.keyboard.press("ArrowRight")
+    chosen = page.locator('[name="verdict"]:checked')
+    assert chosen.get_attribute("value") == "holds"
+    assert {*page.locator("section.claim:visible .verdict").all_text_contents()} == {"holds"}
+    # What is chosen has a ring, and both rows of buttons lie within the window.
+    ring = "getComputedStyle(document.activeElement.parentElement).outlineStyle"
+    assert page.evaluate(ring) == "solid"
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    shown = page.locator("section.claim:visible")
+    assert {*shown.evaluate_all("all => all.map(card => card.dataset.chapter)")} == {"1"}
+    boxes = page.locator("fieldset.choose label").evaluate_all(
+        "all => all.map(label => label.getBoundingClientRect()).map(box => [box.left, box.right, box.height])"
+    )
+    assert all(left >= 0 and right <= PHONE["width"] and height >= 24 for left, right, height in boxes)
+
+
+def test_claims_are_chosen_without_scripts(browser: Browser, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{address}/book/claims.html")
+    page.locator('[name="verdict"][value="refuted"]').check()
+    assert {*page.locator("section.claim:visible .verdict").all_text_contents()} == {"refuted"}
+    assert page.locator("output.shown").text_content() == ""
+    context.close()
+
+
+def test_without_scripts_no_control_of_a_chapter_is_dead(browser: Browser, address: str) -> None:
+    """What is left to be clicked works without scripts: links, folds, and the theme's menus."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for document in DOCUMENTS:
+        if re.match(r"book/\d\d-", document):
+            page.goto(f"{address}/{document}.html")
+            dead = page.locator("article :is(button, input, select, [role=slider], noscript):visible")
+            assert dead.count() == 0, document
+            for figure in page.locator("figure.explorable").all():
+                assert figure.locator("img:visible, svg:visible").count() == 1
+                assert figure.locator("output").count() == figure.locator("input[type=range]").count()
+    context.close()
 
 
 def test_the_line_for_notebooks_without_scripts_never_stands_on_a_page(browser: Browser) -> None:
@@ -354,8 +544,8 @@ def test_paper_gets_the_article_on_white(visit: Visit) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     assert page.locator("h1:visible").count() == 1
     assert page.locator("nav:visible, button:visible, input:visible").count() == 0
-    for k in range(page.locator("figure.explorable").count()):
-        assert page.locator("figure.explorable").nth(k).locator("img:visible").count() == 1
+    for figure in page.locator("figure.explorable").all():
+        assert figure.locator("img:visible, svg:visible").count() == 1
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
@@ -383,8 +573,8 @@ def test_the_search_box_finds_a_word(reader: Visit, address: str, site: Path, wa
     page.keyboard.press("Control+k")
     page.keyboard.type("orthogonal")
     page.keyboard.press("Enter")
-    page.locator("#search-results a").first.wait_for()
-    assert DOCUMENTS[1] in page.locator("#search-results").inner_html()
+    # Results come one after the other.
+    page.locator(f'#search-results a[href*="{DOCUMENTS[1]}"]').first.wait_for()
     assert reader.complaints == []
     assert [url for url in reader.requests if not url.startswith((address, site.as_uri(), "data:"))] == []
 
@@ -414,10 +604,19 @@ def test_the_theme_button_is_remembered(reader: Visit, address: str) -> None:
     assert page.evaluate(theme) == "dark"
 
 
+def test_the_pages_of_the_library_fit_a_phone_and_ask_for_nothing_that_is_not_there(
+    reader: Visit, address: str
+) -> None:
+    for document in LIBRARY:
+        page = reader.open(f"{address}/{document}.html").show(size=PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], document
+        assert reader.complaints == [], document
+
+
 def test_the_menu_of_a_phone_opens_and_closes(reader: Visit, address: str) -> None:
     page = reader.open(f"{address}/{DOCUMENTS[0]}.html").show(size=PHONE)
     menu = page.locator("dialog[open] nav[aria-label=Main]")
     page.locator(".primary-toggle").first.click()
-    assert menu.get_by_role("link").count() >= len(DOCUMENTS)
+    assert menu.get_by_role("link").count() >= len([name for name in DOCUMENTS if "/api/" not in name])
     page.keyboard.press("Escape")
     assert menu.count() == 0

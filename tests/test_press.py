@@ -52,8 +52,8 @@ def test_a_stored_notebook_says_nothing_of_the_machine(tmp_path):
 
 
 def test_imports_are_followed_through_the_library():
-    files = {path.name for path in notebooks.imported_files("import lib.experiments.angles\nimport numpy")}
-    assert {"angles.py", "records.py", "__init__.py"} <= files
+    files = {path.name for path in notebooks.imported_files("import lib.experiments.angles.sampling\nimport numpy")}
+    assert {"sampling.py", "laws.py", "records.py", "__init__.py"} <= files
     assert "initializers.py" not in files
     assert notebooks.imported_files("import os") == set()
 
@@ -119,9 +119,9 @@ def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_set
 
 def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
     sources = [
-        f"{IMPORTABLE}import time\nfrom lib.workbench.claims import Ledger, below\nledger = Ledger('01-angles')",
+        f"{IMPORTABLE}import time\nfrom lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
         "ledger.claim('1.1', 'A.', 0.5, below(1), counterexample=2)",
-        "print(time.time())\nledger.table()",
+        "print(time.time())\nledger.summary()",
     ]
     path = chapter(tmp_path, *sources, tags={2: ["nbval-ignore-output"]})
     assert execute.execute(path, tmp_path) == "stored"

@@ -46,8 +46,8 @@ def book(tmp_path):
     sources = [
         "import os, sys\nsys.path.insert(0, '..')\nodd = float(os.environ.get('ODD', '0'))",
         "print(odd)",
-        "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-angles')",
-        "ledger.claim('1.1', 'A.', odd, below(1), counterexample=2 if odd < 1 else 0)\nledger.table();",
+        "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
+        "ledger.claim('1.1', 'A.', odd, below(1), counterexample=2 if odd < 1 else 0)\nledger.summary()",
         "assert odd < 3",
     ]
     (tmp_path / "book").mkdir()
@@ -74,6 +74,33 @@ def test_a_cell_a_verdict_and_a_stop_are_found(book, tmp_path):
     (stop,) = differences("3")
     assert stop.place == "01-angles"
     assert "AssertionError" in stop.sentences[0]
+
+
+def test_where_digits_may_differ_verdicts_may_not(book, tmp_path):
+    machine = Machine("odd", {"ODD": "2"}, cells=False)
+    found = portability.notebook_differences(book, machine, tmp_path)
+    assert found == [Difference("claim 1.1", ["holds was stored, refuted came"])]
+
+
+def test_a_kernel_and_a_test_compile_as_on_a_gpu(tmp_path):
+    """Both load what makes Keras choose XLA, before the first line of their own; without it Keras does not."""
+    code = (
+        "import keras; model = keras.Sequential([keras.layers.Dense(1)]); model.compile(); print(model.jit_compile)"
+    )
+    path = tmp_path / "chapter.ipynb"
+    notebooks.write(path, new_notebook(cells=[new_code_cell(code)]))
+    xla = next(machine for machine in portability.MACHINES if machine.name == "XLA")
+    environment = {**xla.environment, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
+    for variables, shown in (
+        (environment, "True\n"),
+        ({"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}, "False\n"),
+    ):
+        assert execute.run(path, tmp_path / "claims", variables)[0].cells[0].outputs[0].text == shown
+    test = tmp_path / "test_it.py"
+    test.write_text(f"def test_it(capsys):\n    {code}\n    assert capsys.readouterr().out == 'True\\n'\n")
+    command = [sys.executable, "-m", "pytest", "-q", str(test)]
+    run = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout
 
 
 def test_a_copy_leaves_out_what_was_built_or_fetched(tmp_path):

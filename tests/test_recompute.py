@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
+from math import prod
 
 import keras
 import numpy as np
@@ -12,16 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops, tree
-from memory_builders import SQUARE, thin_chain
+from memory_builders import SQUARE, peaks_in_turn, thin_chain
+from numerics import array, normal
 from search import examples
 
 from lib.bert import Block, Encoder, SelfAttention
-from lib.recompute import Chain, Link, Plan, Recompute, Segment, checkpoint_sequence, links, recompute, sqrt_cuts
-from lib.workbench.measure import peak_memory_in_fresh_process
+from lib.recompute import (
+    CheckpointedSequence,
+    LayerSequence,
+    Link,
+    Plan,
+    Recompute,
+    checkpoint_sequence,
+    links,
+    recompute,
+    sqrt_cuts,
+)
 
 pytestmark = [
     pytest.mark.backends,
-    pytest.mark.usefixtures("quick_to_compile"),
     pytest.mark.filterwarnings("ignore:On a CPU, XLA merges:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning"),
 ]
@@ -29,14 +39,6 @@ pytestmark = [
 BACKEND = keras.backend.backend()
 MODES = {"tensorflow": ["eager", "graph", "xla"], "jax": ["eager", "jit"], "torch": ["eager"]}[BACKEND]
 serializable = keras.saving.register_keras_serializable(package="test_recompute")
-
-
-def array(x):
-    return ops.convert_to_numpy(ops.cast(x, "float32") if "float" in str(x.dtype) else x)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 # --- a gradient on each backend ---------------------------------------------------------------------------------
@@ -274,14 +276,14 @@ def stack(wrap=lambda layer: layer, dtype=None):
 
 
 @cache
-def fitted_stack():
-    """Without recomputation."""
-    return fitted(stack(), jit=False if BACKEND == "tensorflow" else "auto")
+def fitted_stack(jit):
+    """Without recomputation; XLA, if "auto" means it, drops out others."""
+    return fitted(stack(), jit=jit)
 
 
 @pytest.mark.parametrize("jit", ["auto", False] if BACKEND == "tensorflow" else ["auto"])
 def test_training_goes_as_without_recomputation(jit):
-    same(fitted(stack(recompute), jit=jit), fitted_stack())
+    same(fitted(stack(recompute), jit=jit), fitted_stack(jit))
 
 
 def test_training_goes_as_without_recomputation_in_mixed_precision():
@@ -290,13 +292,13 @@ def test_training_goes_as_without_recomputation_in_mixed_precision():
 
 
 def test_recomputation_can_be_nested():
-    same(fitted(stack(lambda layer: recompute(recompute(layer)))), fitted_stack())
+    same(fitted(stack(lambda layer: recompute(recompute(layer)))), fitted_stack("auto"))
 
 
 def encoder(how=None, kept=None):
     """A small encoder with dropout, whose blocks are a chain cut in a way."""
     keras.utils.set_random_seed(0)
-    bert = Encoder.from_sizes(vocabulary=5, hidden=4, layers=2, heads=2, inner=8, positions=8, dropout=0.3, seed=1)
+    bert = Encoder.from_sizes(5, hidden=4, layers=2, num_heads=2, inner=8, positions=8, dropout=0.3, seed=1)
     bert.build((None, 3))
     if how is None:
         return bert
@@ -461,6 +463,245 @@ def test_a_layer_that_ends_the_mask_ends_it():
     assert array(Spy()(vectors)).shape == ()
 
 
+# --- the same tensor twice, complex tensors, other arguments ----------------------------------------------------
+
+
+TWICE = {
+    "positions": lambda f, x: f(x, x),
+    "a name": lambda f, x: f(x, b=x),
+    "nested": lambda f, x: f({"p": x, "q": [x]}),
+    "nested names": lambda f, x: f(x, more={"p": [x], "q": (x, x)}),
+}
+
+
+def product_of(a, b=None, more=None):
+    leaves = [one for one in tree.flatten([a, b, more]) if one is not None]
+    return prod(leaves)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", TWICE)
+def test_a_tensor_that_is_given_twice_counts_twice(way, mode):
+    x = np.array([[1.0, 2.0, 3.0]], "float32")
+    power = 4 if way == "nested names" else 2
+    weights = np.cos(np.arange(3))
+    for thrifty in (recompute(product_of), recompute(recompute(product_of)), checkpointed(product_of)):
+        if isinstance(thrifty, CheckpointedSequence) and way != "nested":
+            continue
+        [y], [gradient] = differentiated(thrifty, x, mode=mode, function=lambda x, f=thrifty: TWICE[way](f, x))
+        np.testing.assert_allclose(y, x**power, rtol=1e-6)
+        np.testing.assert_allclose(gradient, weights * power * x ** (power - 1), rtol=1e-5)
+
+
+def checkpointed(function):
+    return checkpoint_sequence([Link(function)], [0], [False])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_attention_of_a_tensor_to_itself_has_the_gradient_of_the_layer(mode):
+    def make():
+        return layers.MultiHeadAttention(2, 3, seed=1)
+
+    plain, other = make(), make()
+    for one in (plain, other):
+        one.build(X.shape, X.shape)
+    for one, two in zip(other.variables, plain.variables, strict=True):
+        one.assign(two)
+    mask = np.tril(np.ones((2, 3, 3), bool))
+    mask[0, :, 2] = False
+    for named in ({}, {"attention_mask": mask}, {"attention_mask": mask, "use_causal_mask": True}):
+        results = [
+            differentiated(layer, X, mode=mode, function=lambda x, f=layer, n=named: f(x, x, **n))
+            for layer in (recompute(other), plain)
+        ]
+        same(*([*outputs, *gradients] for outputs, gradients in results))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere run_eagerly is no other way")
+def test_attention_of_a_tensor_to_itself_is_trained_alike_in_eager_mode():
+    def trained(wrap):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((3, 4))
+        h = dense()(x)
+        model = keras.Model(x, wrap(layers.MultiHeadAttention(2, 3))(h, h))
+        model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+        model.fit(X, TARGETS, epochs=2, verbose=0)
+        return [array(v) for v in model.trainable_variables]
+
+    same(trained(recompute), trained(lambda layer: layer))
+
+
+def test_a_weight_that_is_an_argument_too_has_both_gradients():
+    inner = dense(4)
+    inner.build((None, 4))
+    thrifty = recompute(lambda x: ops.matmul(x, inner.kernel), layers=[inner])
+    values = [
+        differentiated(inner, X, function=lambda x, f=f: f(x) + ops.sum(f(inner.kernel + 0.0)))
+        for f in (thrifty, lambda x: ops.matmul(x, inner.kernel))
+    ]
+    same(*([*outputs, *gradients] for outputs, gradients in values))
+    assert np.any(values[0][1][1] != 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_complex_tensors_may_pass_between(mode):
+    """A spectral filter: of a real input by way of complex tensors, within a segment and from one to the next."""
+
+    def spectrum(x):
+        return ops.cast(x, "complex64") * (1 + 2j)
+
+    def filtered(z):
+        return ops.real(z * z) + ops.imag(z)
+
+    chain = checkpoint_sequence([Link(spectrum), Link(filtered)], "layers", [False, False])
+    # Re (1 + 2i)² x² + 2 x = −3 x² + 2 x
+    [y], [gradient] = differentiated(chain, X, mode=mode)
+    np.testing.assert_allclose(y, -3 * X**2 + 2 * X, rtol=1e-5, atol=1e-6)
+    weights = np.cos(np.arange(X.size)).reshape(X.shape)
+    np.testing.assert_allclose(gradient, weights * (2 - 6 * X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [lambda: recompute(dense()), lambda: recompute(product_of)])
+def test_what_is_not_dense_is_refused_by_its_name(layer):
+    thrifty = layer()
+    with pytest.raises(ValueError, match="x must be a dense tensor, got a "):
+        thrifty(sparse())
+    if isinstance(thrifty.layer, Link):
+        with pytest.raises(ValueError, match="b must be a dense tensor, got a "):
+            thrifty(X, b=sparse())
+
+
+def sparse():
+    """A sparse matrix of the backend."""
+    if BACKEND == "tensorflow":
+        return import_module("tensorflow").sparse.from_dense(np.eye(4, dtype="float32"))
+    if BACKEND == "jax":
+        return import_module("jax.experimental.sparse").BCOO.fromdense(np.eye(4, dtype="float32"))
+    return import_module("torch").eye(4).to_sparse()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has ragged tensors")
+def test_ragged_tensors_are_refused_by_their_name():
+    tf = import_module("tensorflow")
+    with pytest.raises(ValueError, match="x must be a dense tensor, got a RaggedTensor"):
+        recompute(lambda x: 2 * x)(tf.ragged.constant([[1.0, 2.0], [3.0]]))
+
+
+# --- metrics and states that Keras lists elsewhere --------------------------------------------------------------
+
+
+class Watching(layers.Layer):
+    """Hands on what it has measured."""
+
+    def __init__(self):
+        super().__init__()
+        self.metric = keras.metrics.RootMeanSquaredError()
+
+    def call(self, x):
+        self.metric.update_state(ops.zeros_like(x), x)
+        return x
+
+
+class Measured(layers.Layer):
+    """Means of what it has seen, in a metric of its own and in one of a layer within."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.metric, self.measure = dense(activation="tanh"), keras.metrics.Mean(), Watching()
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        y = self.measure(self.inner(x))
+        self.metric.update_state(y)
+        return y
+
+
+def test_a_metric_is_updated_once_a_call():
+    plain, other = twins(Measured, X)
+    for layer in (plain, other):
+        layer.metric.reset_state(), layer.measure.metric.reset_state()
+    thrifty = recompute(other)
+    for i in range(2):
+        x = normal(2, 3, 4, seed=i)
+        if BACKEND == "jax":  # the gradient alone runs in a scope that drops what is no listed state
+            y, expected = thrifty(x), plain(x)
+            np.testing.assert_allclose(array(y), array(expected), rtol=1e-6)
+        else:
+            same(
+                *([*outputs, *gradients] for outputs, gradients in (differentiated(f, x) for f in (thrifty, plain)))
+            )
+    seen = np.concatenate([array(plain.inner(normal(2, 3, 4, seed=i))) for i in range(2)])
+    assert float(other.metric.count) == 4  # samples
+    np.testing.assert_allclose(float(other.metric.result()), seen.mean(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(float(other.measure.metric.result()), np.sqrt(np.mean(seen**2)), rtol=1e-4)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras on JAX lets no layer update a metric in fit")
+def test_a_metric_within_is_reported_by_fit():
+    model = keras.Sequential([recompute(Measured())])
+    model.compile("sgd", "mse", jit_compile=False)
+    history = model.fit(X, TARGETS, batch_size=2, verbose=0).history
+    assert set(history) == {"loss", "mean", "root_mean_squared_error"}
+
+
+class Unused(layers.Layer):
+    """Has a metric that its call does not touch."""
+
+    def __init__(self):
+        super().__init__()
+        self.metric = keras.metrics.Mean()
+
+    def call(self, x):
+        return 2.0 * x
+
+
+def test_a_metric_that_is_not_updated_is_in_no_ones_way():
+    model = keras.Sequential([dense(), recompute(Unused())])
+    fitted(model, X, TARGETS, jit=False if BACKEND == "tensorflow" else "auto")
+
+
+RECURRENT = {
+    "lstm": lambda: layers.LSTM(3, stateful=True, return_sequences=True, seed=1),
+    "gru": lambda: layers.GRU(3, stateful=True, return_sequences=True, seed=1),
+    "simple": lambda: layers.SimpleRNN(3, stateful=True, return_sequences=True, seed=1),
+    "both ways": lambda: layers.Bidirectional(layers.GRU(3, stateful=True, return_sequences=True, seed=1)),
+    "within": lambda: keras.Sequential([layers.LSTM(3, stateful=True, return_sequences=True, seed=1), dense(3)]),
+}
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_stateful_recurrent_layer_carries_its_state_on_once_a_call(kind):
+    plain, other = RECURRENT[kind](), recompute(RECURRENT[kind]())
+    plain(X), other(X)
+    for one, two in zip(other.layer.variables, plain.variables, strict=True):
+        one.assign(two)
+    for layer in (plain, other.layer):
+        for one in layer._flatten_layers():
+            if getattr(one, "stateful", False):
+                one.reset_state()
+    inputs = [normal(2, 3, 4, seed=i) for i in range(3)]
+    if BACKEND == "tensorflow":  # the gradient on JAX drops what Keras does not list; that of Keras on torch fails
+        for x in inputs:
+            pairs = [differentiated(layer, x) for layer in (plain, other)]
+            same(*([*outputs, *gradients] for outputs, gradients in pairs))
+    else:
+        same(*([array(layer(x)) for x in inputs] for layer in (plain, other)))
+    again = array(other(normal(2, 3, 4, seed=2)))
+    assert np.max(np.abs(again - array(other(normal(2, 3, 4, seed=2))))) > 1e-4  # from another state
+
+
+def test_a_stateful_layer_in_a_function_must_be_built():
+    inner = layers.LSTM(3, stateful=True)
+    thrifty = recompute(lambda x: inner(x), layers=[inner])
+    with pytest.raises(ValueError, match=r"layers: 'lstm.*' is stateful and must be built before"):
+        thrifty(X)
+    inner.build(X.shape)
+    first = array(thrifty(X))
+    assert np.any(array(thrifty(X)) != first)
+
+
 # --- losses and frozen weights ----------------------------------------------------------------------------------
 
 
@@ -517,7 +758,7 @@ def test_a_chain_is_its_layers_wherever_it_is_cut(way):
     segments, kept, cuts = WAYS[way]
     stack = [dense(), block(), block(), dense(3)]
     chain = checkpoint_sequence(stack, segments, kept)
-    plain = Segment(stack)
+    plain = LayerSequence(stack)
     chain(X), plain(X)
     results = [differentiated(layer, X, mask=MASK, training=False) for layer in (chain, plain)]
     assert chain.cuts == cuts
@@ -541,7 +782,7 @@ FACTORIES = [
 @given(st.data())
 def test_any_chain_cut_anywhere_is_the_chain(data):
     chosen = data.draw(st.lists(st.sampled_from(FACTORIES), min_size=1, max_size=4))
-    plain, other = twins(lambda: Segment([make() for make in chosen]), X)
+    plain, other = twins(lambda: LayerSequence([make() for make in chosen]), X)
     n = len(links(other.layers))
     cuts = sorted({0, *data.draw(st.sets(st.integers(0, n - 1)))})
     kept = data.draw(st.lists(st.booleans(), min_size=len(cuts), max_size=len(cuts)))
@@ -558,6 +799,16 @@ def test_any_chain_cut_anywhere_is_the_chain(data):
 @keras.saving.register_keras_serializable(package="test_recompute")
 def doubled_sine(x):
     return 2 * ops.sin(x)
+
+
+def unregistered(x):
+    return x
+
+
+def test_a_model_with_a_function_that_could_not_be_loaded_is_not_saved(tmp_path):
+    model = keras.Sequential([keras.Input((3, 4)), recompute(lambda x: x)])
+    with pytest.raises(ValueError, match="function must be registered"):
+        model.save(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("way", ["norms", "number", "list"])
@@ -579,7 +830,13 @@ def test_a_model_is_saved_and_loaded(way, tmp_path):
 
 @pytest.mark.parametrize(
     "layer",
-    [recompute(dense()), recompute(doubled_sine), Link(doubled_sine), Segment([dense()]), Chain([dense()], 1)]
+    [
+        recompute(dense()),
+        recompute(doubled_sine),
+        Link(doubled_sine),
+        LayerSequence([dense()]),
+        CheckpointedSequence([dense()], 1),
+    ]
     + [checkpoint_sequence([dense()], *WAYS[way][:2]) for way in WAYS],
 )
 def test_the_configuration_rebuilds_the_layer(layer):
@@ -591,14 +848,10 @@ def test_the_configuration_rebuilds_the_layer(layer):
 
 
 def outputs_held(layers, segments, mode):
-    """The most outputs that a chain of thin layers holds at once, without cuts and cut into segments.
-
-    In a fresh process TensorFlow's allocator has no larger blocks to recycle, which it would count in full.
-    """
-    return (
-        peak_memory_in_fresh_process(thin_chain, segments=count, mode=mode, layers=layers).bytes / (SQUARE // 2)
-        for count in (None, segments)
-    )
+    """The most outputs that a chain of thin layers holds at once, without cuts and cut into segments."""
+    cases = [{"segments": count, "mode": mode, "layers": layers} for count in (segments, None)]
+    cut, plain = (peak.bytes / (SQUARE // 2) for peak in peaks_in_turn(thin_chain, *cases))
+    return plain, cut
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -637,7 +890,25 @@ BUILT.build((None, 4))
         (lambda: recompute(doubled_sine, layers=["x"]), r"layers\[0\] must be a Keras layer, got 'x'"),
         (lambda: checkpoint_sequence([3]), r"layers\[0\] must be a Keras layer, got 3"),
         (lambda: checkpoint_sequence([]), "layers must be one at least"),
-        (lambda: checkpoint_sequence([dense()], "halves"), "segments must be 'layers', 'norms'"),
+        (
+            lambda: checkpoint_sequence([dense()], "halves"),
+            "segments must be one of 'layers', 'norms', 'sqrt', got 'halves'",
+        ),
+        (lambda: checkpoint_sequence([dense()], True), "segments must be a positive integer, got True"),
+        (lambda: checkpoint_sequence([dense()], 2.0), "segments must be a positive integer, got 2.0"),
+        (lambda: checkpoint_sequence([dense()], None), "segments must be a positive integer, got None"),
+        (lambda: checkpoint_sequence([dense()], [0, 1.5]), r"segments\[1\] must be an integer of .*, got 1.5"),
+        (lambda: checkpoint_sequence([dense()], [False]), r"segments\[0\] must be an integer of .*, got False"),
+        (lambda: checkpoint_sequence([dense()], 1, ["no"]), r"kept\[0\] must be True or False, got 'no'"),
+        (lambda: checkpoint_sequence([dense()], 1, True), "kept must be a list, got True"),
+        (lambda: checkpoint_sequence([dense()], 1, [])(X), "kept must have one value for each of 1"),
+        (lambda: checkpoint_sequence(dense()), "layers must be a list of Keras layers, got <Dense"),
+        (lambda: recompute(layers.Dense), "function must be a layer or a function, got <class '.*Dense'>"),
+        (lambda: Link(dict), "function must be a layer or a function, got <class 'dict'>"),
+        (lambda: recompute(doubled_sine, layers=BUILT), "layers must be a list of Keras layers, got <Dense"),
+        (lambda: recompute(lambda x: x).get_config(), "function must be registered .* got <function <lambda>"),
+        (lambda: recompute(unregistered).get_config(), "function must be registered .* got <function unregistered"),
+        (lambda: Link(partial(max, 1)).get_config(), r"function must be registered .* got functools.partial"),
         (lambda: checkpoint_sequence([dense()], 2)(X), "segments must be an integer, 1 to 1, got 2"),
         (lambda: checkpoint_sequence([dense()], [1])(X), "segments must be increasing"),
         (lambda: checkpoint_sequence([dense()], [0, 1])(X), "segments must be increasing"),
@@ -649,3 +920,15 @@ BUILT.build((None, 4))
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("nested", [list, lambda shapes: dict(zip("ab", shapes, strict=True))])
+def test_a_link_of_several_inputs_is_built_from_their_shapes(nested):
+    def total(x):
+        a, b = x.values() if isinstance(x, dict) else x
+        return a + b
+
+    for layer in (Link(total), recompute(total)):
+        layer.build(nested([(2, 3), (2, 3)]))
+        y = layer(nested([np.ones((2, 3), "float32"), np.ones((2, 3), "float32")]))
+        np.testing.assert_array_equal(array(y), np.full((2, 3), 2))

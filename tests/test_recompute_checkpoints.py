@@ -23,6 +23,7 @@ from lib.recompute import (
     sqrt_cuts,
     units,
 )
+from lib.recompute.checkpoints import checked_kept
 
 small = st.integers(0, 9)
 links = st.builds(
@@ -290,6 +291,27 @@ def test_the_optimum_is_better_than_chen_where_links_differ():
     assert plan(costs, chen(costs).peak).seconds < chen(costs).seconds
 
 
+# --- the largest numbers ----------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_told_by_booleans_or_by_0_and_1():
+    assert checked_kept([True, 0, np.bool_(True), np.int64(0)]) == (True, False, True, False)
+
+
+def test_the_most_bytes_are_counted_to_the_byte():
+    third = (2**63 - 1) // 3
+    costs = [Cost(third, third, third - 1)]
+    assert nothing(costs).peak == 3 * third - 1
+    costs = [Cost(1, third), Cost(1, third), Cost(1, third - 3)]
+    assert nothing(costs).peak == 3 * third - 2
+    assert smallest(costs).peak == third + 2
+    assert plan(costs, 2**64).peak == nothing(costs).peak
+    assert plan(costs, math.inf) == plan(costs, 1e300) == nothing(costs)
+    assert plan(costs, 3 * third - 2) == nothing(costs)
+    assert plan(costs, 3 * third - 3).peak < nothing(costs).peak
+    assert chen(costs, 2**70) == chen(costs, math.inf) == forecast(costs, (0,))
+
+
 # --- bad input --------------------------------------------------------------------------------------------------
 
 TWO = [Cost(1, 1), Cost(1, 1)]
@@ -307,6 +329,17 @@ TWO = [Cost(1, 1), Cost(1, 1)]
         ([Cost(1, 1, 0, math.nan)], "costs: seconds must be finite .*nan"),
         ([Cost(1, 1, 0, 1.0, 1.5)], "costs: seconds must be .*tail=1.5.* for link 0"),
         ([Cost(1, 1, 0, 1.0, -0.5)], "costs: seconds must be .*tail=-0.5"),
+        ([Cost(1, 1, 0, math.inf)], "costs: seconds must be finite .*inf"),
+        ([Cost(1, 1, 0, "1")], "costs: seconds must be finite .*seconds='1'"),
+        ([Cost(1, 1, 0, True)], "costs: seconds must be finite .*seconds=True"),
+        ([Cost(1, True)], "costs: bytes must be .* got .*inner=True"),
+        ([Cost(1e308, 1)], "costs: bytes must be .* got .*boundary=1e"),
+        ([(1, 1)], r"costs\[0\] must be a Cost, got \(1, 1\)"),
+        ([*TWO, (1, 1, 0, 1.0, 0.0)], r"costs\[2\] must be a Cost, got \(1, 1, 0, 1.0, 0.0\)"),
+        ([Cost(1, 2**63)], "costs: bytes must be below 2..63 together, got 9223372036854775809"),
+        ([Cost(2**61, 2**61)] * 2, "costs: bytes must be below 2..63 together, got 9223372036854775808"),
+        ([Cost(np.int64(2**62), np.int64(2**62))], "costs: bytes must be below 2..63 together, got 922"),
+        ([Cost(1, 1, 0, 1e308)] * 2, "costs: seconds must be at most 1e.300 together, got inf"),
     ],
 )
 def test_costs_are_bytes_and_seconds(function, costs, message):
@@ -314,7 +347,9 @@ def test_costs_are_bytes_and_seconds(function, costs, message):
         function(costs)
 
 
-@pytest.mark.parametrize("cuts", [(), (1,), (0, 0), (0, 2), (0, 1, 1), (0, 0.5), (-1, 0)])
+@pytest.mark.parametrize(
+    "cuts", [(), (1,), (0, 0), (0, 2), (0, 1, 1), (0, 0.5), (-1, 0), (0, True), (False,), (0, "1")]
+)
 def test_cuts_begin_at_0_and_increase(cuts):
     with pytest.raises(
         ValueError, match=r"^cuts must be 0 and then increasing, below the number of links, 2, got \("
@@ -329,6 +364,17 @@ def test_cuts_begin_at_0_and_increase(cuts):
         (lambda: plan(TWO, 0), "memory_budget must be positive, in bytes, got 0"),
         (lambda: plan(TWO, math.nan), "memory_budget must be positive, in bytes, got nan"),
         (lambda: chen(TWO, -1), "budget must be bytes, none or more, or None for the best, got -1"),
+        (lambda: plan(TWO, "9"), "memory_budget must be positive, in bytes, got '9'"),
+        (lambda: plan(TWO, True), "memory_budget must be positive, in bytes, got True"),
+        (lambda: chen(TWO, "9"), "budget must be bytes, none or more, or None for the best, got '9'"),
+        (lambda: chen(TWO, math.nan), "budget must be bytes, none or more, or None for the best, got nan"),
+        (lambda: forecast(TWO, 0), "cuts must be a list, got 0"),
+        (lambda: forecast(TWO, (0,), ("no",)), r"kept\[0\] must be True or False, got 'no'"),
+        (lambda: forecast(TWO, (0,), (2,)), r"kept\[0\] must be True or False, got 2"),
+        (lambda: forecast(TWO, (0,), True), "kept must be a list, got True"),
+        (lambda: saving(TWO, 3), "plan must be a Plan, got 3"),
+        (lambda: sqrt_cuts(True), "n must be a positive integer, got True"),
+        (lambda: units(3, True), "segments must be an integer, 1 to 3, got True"),
         (lambda: sqrt_cuts(0), "n must be a positive integer, got 0"),
         (lambda: equal_cuts(2.0, 1), "n must be a positive integer, got 2.0"),
         (lambda: equal_cuts(3, 4), "segments must be an integer, 1 to 3, got 4"),

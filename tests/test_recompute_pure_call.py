@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from numerics import array, compiled
 
 from lib.recompute import PureCall
 
@@ -18,10 +19,6 @@ pytestmark = [
 ]
 
 IDS = np.array([[1, 2, 0], [3, 3, 1]], "int32")
-
-
-def array(x):
-    return ops.convert_to_numpy(x)
 
 
 def normal(*shape, seed=0):
@@ -35,8 +32,8 @@ def built(layer, shape=(2, 3, 4)):
 
 def run(call, *args, times=1, **kwargs):
     """A call of which the results of the last run are taken."""
-    tensors = call.opened(args, kwargs)
-    return call.closed([call(call.weights, tensors) for _ in range(times)][-1])
+    tensors = call.flatten(args, kwargs)
+    return call.commit([call(call.weights, tensors) for _ in range(times)][-1])
 
 
 def masked_vectors():
@@ -57,16 +54,16 @@ def test_the_values_of_the_weights_are_those_it_is_given():
     dense, x = built(layers.Dense(3)), normal(2, 3, 4)
     call = PureCall(dense)
     kernel, bias = call.weights
-    y, _ = call.closed(call([2 * kernel, bias + 1], call.opened((x,), {})))
+    y, _ = call.commit(call([2 * kernel, bias + 1], call.flatten((x,), {})))
     np.testing.assert_allclose(array(y), array(2 * dense(x) + 1), rtol=1e-5, atol=1e-6)
 
 
 def test_a_second_run_takes_other_tensors():
     dense = built(layers.Dense(3))
     call = PureCall(dense)
-    call(call.weights, call.opened((normal(2, 3, 4),), {}))
+    call(call.weights, call.flatten((normal(2, 3, 4),), {}))
     x = normal(2, 3, 4, seed=1)
-    y, _ = call.closed(call(call.weights, [x]))
+    y, _ = call.commit(call(call.weights, [x]))
     np.testing.assert_allclose(array(y), array(dense(x)), rtol=1e-6)
 
 
@@ -82,7 +79,7 @@ def test_structures_are_kept_and_what_is_no_tensor_passes_unchanged():
     several, (x, other, a, b) = built(Several()), (normal(2, 3, 4, seed=i) for i in range(4))
     named = {"more": {"a": a, "b": [b]}, "scale": 2.0}
     call = PureCall(several)
-    assert len(call.opened((x, other), named)) == 4
+    assert len(call.flatten((x, other), named)) == 4
     y, _ = run(call, x, other, **named)
     expected = several(x, other, **named)
     assert set(y) == set(expected)
@@ -112,7 +109,7 @@ def test_a_layer_that_is_not_told_whether_it_is_in_training_finds_it(training):
 def test_it_holds_no_tensor_that_it_was_given():
     norm, x = built(layers.BatchNormalization()), normal(2, 3, 4)
     call, gone = PureCall(norm, training=True), weakref.ref(x)
-    call(call.weights, call.opened((), {"inputs": x}))
+    call(call.weights, call.flatten((), {"inputs": x}))
     del x
     gc.collect()
     assert gone() is None
@@ -124,14 +121,14 @@ def test_it_holds_no_tensor_that_it_was_given():
 def test_each_run_draws_the_same_random_numbers_and_the_seed_moves_on_once():
     dropout, x = built(layers.Dropout(0.5, seed=1)), ops.ones((8, 8))
     call, seed = PureCall(dropout, training=True), dropout.seed_generator.state
-    tensors, before = call.opened((x,), {}), array(seed)
+    tensors, before = call.flatten((x,), {}), array(seed)
     masks = []
     for _ in range(2):
         y, *_ = results = call(call.weights, tensors)
         masks.append(array(y))
         np.testing.assert_array_equal(array(seed), before)
     np.testing.assert_array_equal(*masks)
-    call.closed(results)
+    call.commit(results)
     after = array(seed)
     assert np.any(after != before)
     y, _ = run(PureCall(dropout, training=True), x)
@@ -162,9 +159,9 @@ def test_a_later_run_starts_from_the_state_of_the_first():
 
     counter = built(Counter())
     call = PureCall(counter)
-    tensors = call.opened((ops.ones((2,)),), {})
+    tensors = call.flatten((ops.ones((2,)),), {})
     for times in (1, 2):
-        y, _ = call.closed(call(call.weights, tensors))
+        y, _ = call.commit(call(call.weights, tensors))
         np.testing.assert_array_equal(array(y), [1, 1], err_msg=f"run {times}")
         assert float(counter.count) == 1
 
@@ -176,7 +173,7 @@ def test_frozen_weights_are_state():
     dense.trainable = False
     call, x = PureCall(dense), normal(2, 3, 4)
     assert call.weights == []
-    assert len(call.opened((x,), {})) == 3
+    assert len(call.flatten((x,), {})) == 3
     np.testing.assert_allclose(array(run(call, x)[0]), array(dense(x)), rtol=1e-6)
 
 
@@ -233,10 +230,10 @@ class SecondSpy(layers.Layer):
 
 def test_attached_masks_are_tensors_of_the_call():
     call = PureCall(built(Spy()))
-    _, mask = call.opened((masked_vectors(),), {})
+    _, mask = call.flatten((masked_vectors(),), {})
     np.testing.assert_array_equal(array(mask), IDS != 0)
     for new in (mask, ops.logical_not(mask)):
-        y, _ = call.closed(call([], [normal(2, 3, 4), new]))
+        y, _ = call.commit(call([], [normal(2, 3, 4), new]))
         np.testing.assert_array_equal(array(y), array(new))
 
 
@@ -269,3 +266,70 @@ def test_losses_are_returned_and_not_added():
     _, added = run(PureCall(adding), x, times=2)
     assert [float(loss) for loss in added] == pytest.approx([float(ops.mean(x))])
     assert adding.losses == []
+
+
+# --- the other branch of a condition ----------------------------------------------------------------------------
+
+
+class CountingAndAdding(layers.Layer):
+    """Counts its calls and adds two losses."""
+
+    def build(self, _):
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.count.assign(self.count + 1)
+        self.add_loss(ops.mean(x))
+        self.add_loss(2 * ops.mean(x))
+        return x + 1
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_branch_that_does_not_run_changes_no_state_and_adds_no_loss(runs, eager):
+    layer, x = built(CountingAndAdding(), (2, 2)), ops.ones((2, 2))
+
+    def step(runs, x, count):
+        with keras.StatelessScope([(layer.count, count)]) as scope:
+            call = PureCall(layer, training=True)
+            tensors = call.flatten((x,), {})
+            run, skip = lambda: call(call.weights, tensors), lambda: call.unchanged(tensors, 10 * x)
+            y, losses = call.commit(ops.cond(runs, run, skip))
+            return y, scope.get_current_value(layer.count), sum(losses, ops.zeros(()))
+
+    y, count, loss = (step if eager else compiled(step))(ops.convert_to_tensor(runs), x, ops.ones(()))
+    assert np.all(array(y) == (2 if runs else 10))
+    assert (float(count), float(loss)) == ((2, 3) if runs else (1, 0))
+
+
+def test_what_comes_after_a_call_finds_the_training_that_was_before_it():
+    class Around(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.silent = built(layers.Dense(3), (8, 8)), Silent()
+
+        def call(self, x, training=None):  # noqa: ARG002
+            run(PureCall(self.inner, training=False), x)
+            return self.silent(x)
+
+    y = array(Around()(ops.ones((8, 8)), training=True))
+    assert set(np.unique(y)) == {0, 2}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_loss_is_one_number_of_its_own_precision_or_float32(dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has float64 only where it was told so at the start")
+
+    class Adds(layers.Layer):
+        def call(self, x):
+            self.add_loss(ops.mean(x, axis=-1))
+            return x
+
+    layer, x = built(Adds(dtype=dtype), (2, 2)), ops.cast(ops.ones((2, 2)), dtype) / 3
+    call = PureCall(layer, training=True)
+    tensors = call.flatten((x,), {})
+    for results in (call(call.weights, tensors), call.unchanged(tensors, x)):
+        _, [loss] = call.commit(results)
+        assert loss.shape == ()
+        assert keras.backend.standardize_dtype(loss.dtype) == ("float64" if dtype == "float64" else "float32")

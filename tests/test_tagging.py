@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from numerics import array, normal
 from scipy.special import log_softmax
 
-from lib.tagging import PADDING, Head, HeadLoss, Softmax, Tagger
+from lib.tagging import PADDING, Head, HeadLoss, LegalMoves, Softmax, Tagger
 
 pytestmark = pytest.mark.backends
 
@@ -18,26 +19,19 @@ GRAPH = {"jit_compile": False}
 
 #: b m e s as in Chinese word segmentation: a word is s, or b m … m e.
 LEGAL = np.array([[0, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1]], bool)
+RULES = LegalMoves(LEGAL, np.array([1, 0, 0, 1]), np.array([0, 0, 1, 1]))
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class Bowl(Head):
     """A head whose likelihood knows nothing of chains: −½ ‖θ − 1‖², the same for every sequence."""
 
-    def log_likelihood(self, emissions, tags, mask=None):  # noqa: ARG002
+    def log_likelihood(self, tags, emissions, mask=None):  # noqa: ARG002
         distance = ops.sum(ops.square(self.transitions - 1)) / 2
         return ops.zeros_like(emissions[:, 0, 0]) - distance
 
     def best_path(self, emissions, mask=None):  # noqa: ARG002
         return ops.argmax(emissions, axis=-1), ops.sum(ops.max(emissions, axis=-1), axis=-1)
-
-
-def array(x):
-    return ops.convert_to_numpy(x)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 def tokens(samples=24, time=6, seed=0):
@@ -148,7 +142,7 @@ def test_transitions_begin_at_zero_at_an_array_or_as_an_initializer_says():
 
 
 def test_an_illegal_move_scores_minus_infinity_and_a_legal_one_what_was_learned():
-    head = Bowl(4, legal=LEGAL, legal_start=[1, 0, 0, 1], legal_end=[0, 0, 1, 1], transitions_initializer="ones")
+    head = Bowl(4, legal=RULES, transitions_initializer="ones")
     head.build((None, None, 4))
     np.testing.assert_array_equal(array(head.transitions), np.where(LEGAL, 1, -np.inf))
     np.testing.assert_array_equal(array(head.start), [0, -np.inf, -np.inf, 0])
@@ -157,7 +151,8 @@ def test_an_illegal_move_scores_minus_infinity_and_a_legal_one_what_was_learned(
 
 
 def test_boundary_scores_are_weights_only_if_wanted():
-    with_boundaries = Bowl(4, boundaries=True, legal_start=[1, 0, 0, 1], learning_rate_multiplier=10)
+    rules = LegalMoves(np.ones((4, 4)), [1, 0, 0, 1], [1, 1, 1, 1])
+    with_boundaries = Bowl(4, boundaries=True, legal=rules, learning_rate_multiplier=10)
     without = Bowl(4)
     for head in (with_boundaries, without):
         head.build((None, None, 4))
@@ -202,31 +197,33 @@ def test_the_loss_of_a_padded_sequence_is_that_of_the_sequence():
     single = -np.take_along_axis(log_softmax(emissions, -1), tags[..., None], -1)[..., 0]
     expected = [steps[:length].sum() for length, steps in enumerate(single, 1)]
     for packed in (emissions, np.where(valid[..., None], emissions, -np.inf)):
-        loss = array(Softmax(4).loss(np.where(valid, tags, PADDING), packed))
+        loss = array(Softmax(4).sequence_loss(np.where(valid, tags, PADDING), packed))
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_targets_may_come_as_floats_as_keras_casts_them():
     tags = np.array([[0.0, 3.0, -1.0]], "float32")
-    loss = array(Softmax(4).loss(tags, normal(1, 3, 4)))
-    np.testing.assert_array_equal(loss, array(Softmax(4).loss(tags.astype("int32"), normal(1, 3, 4))))
+    loss = array(Softmax(4).sequence_loss(tags, normal(1, 3, 4)))
+    np.testing.assert_array_equal(loss, array(Softmax(4).sequence_loss(tags.astype("int32"), normal(1, 3, 4))))
 
 
 def test_targets_that_are_no_tags_are_named():
     for tags in ([[0, 4, -1]], [[0, -2, -1]], [[0, 0.5, -1]], [[0, -1, 0]]):
-        with pytest.raises(ValueError, match="mask must be" if tags == [[0, -1, 0]] else "tags must be integers"):
-            Softmax(4).loss(np.array(tags), normal(1, 3, 4))
+        with pytest.raises(
+            ValueError, match="tags must be -1 only" if tags == [[0, -1, 0]] else "tags must be integers"
+        ):
+            Softmax(4).sequence_loss(np.array(tags), normal(1, 3, 4))
 
 
 def test_a_sequence_without_a_tag_has_loss_zero():
-    assert array(Softmax(4).loss(np.full((1, 3), PADDING), normal(1, 3, 4))).tolist() == [0.0]
+    assert array(Softmax(4).sequence_loss(np.full((1, 3), PADDING), normal(1, 3, 4))).tolist() == [0.0]
 
 
 def test_a_tag_at_a_padded_step_is_impossible_and_spoils_no_other_sequence():
     ids, tags = tokens(8)
     ids[0], tags[0] = [1, 2, 0, 0, 0, 0], [1, 2, 1, PADDING, PADDING, PADDING]
     model, without = tagger(), tagger()
-    assert np.isposinf(array(model.head.loss(tags, model(ids)))).tolist() == [True] + 7 * [False]
+    assert np.isposinf(array(model.head.sequence_loss(tags, model(ids)))).tolist() == [True] + 7 * [False]
     fit(model, ids, tags)
     fit(without, ids, np.where(np.arange(8)[:, None] == 0, PADDING, tags))
     equal(weights(model), weights(without))
@@ -255,19 +252,19 @@ def test_weights_have_the_same_paths_whether_the_first_call_trains_or_predicts()
 def test_softmax_is_the_cross_entropy_of_every_step():
     emissions, tags = normal(6, 5, 4), np.random.default_rng(1).integers(0, 4, (6, 5))
     expected = array(keras.losses.sparse_categorical_crossentropy(tags, emissions, from_logits=True)).sum(1)
-    np.testing.assert_allclose(array(Softmax(4).loss(tags, emissions)), expected, rtol=1e-6)
+    np.testing.assert_allclose(array(Softmax(4).sequence_loss(tags, emissions)), expected, rtol=1e-6)
 
 
 def test_softmax_decodes_every_step_by_itself_and_scores_by_log_probability():
     emissions = normal(6, 5, 4)
     tags, score = map(array, Softmax(4).decode(emissions))
     np.testing.assert_array_equal(tags, emissions.argmax(-1))
-    np.testing.assert_allclose(score, -array(Softmax(4).loss(tags, emissions)), rtol=1e-5)
+    np.testing.assert_allclose(score, -array(Softmax(4).sequence_loss(tags, emissions)), rtol=1e-5)
 
 
 def test_softmax_with_hard_rules_decodes_the_most_probable_legal_sequence():
     emissions, time = normal(20, 4, 4), 4
-    head = Softmax(4, legal=LEGAL, legal_start=[1, 0, 0, 1], legal_end=[0, 0, 1, 1])
+    head = Softmax(4, legal=RULES)
     allowed = [
         y
         for y in itertools.product(range(4), repeat=time)
@@ -282,7 +279,7 @@ def test_softmax_has_no_weights_and_its_rules_do_not_touch_the_loss():
     head = Softmax(4, legal=LEGAL)
     tags = np.array([[0, 0]])  # b after b
     np.testing.assert_array_equal(
-        array(head.loss(tags, normal(1, 2, 4))), array(Softmax(4).loss(tags, normal(1, 2, 4)))
+        array(head.sequence_loss(tags, normal(1, 2, 4))), array(Softmax(4).sequence_loss(tags, normal(1, 2, 4)))
     )
     head(normal(1, 2, 4))
     assert head.weights == []
@@ -322,7 +319,7 @@ def test_calling_the_model_gives_emissions_also_after_it_has_predicted():
 def test_evaluate_gives_the_mean_loss_of_a_sequence():
     ids, tags = tokens(16)
     model = tagger()
-    loss = array(model.head.loss(tags, model(ids)))
+    loss = array(model.head.sequence_loss(tags, model(ids)))
     assert model.evaluate(ids, tags, verbose=0) == pytest.approx(loss.mean(), rel=1e-5)
 
 
@@ -330,7 +327,7 @@ def test_a_sample_weight_multiplies_the_loss_of_its_sequence():
     ids, tags = tokens(8)
     weight = np.array([0, 2, 1, 0.5, 0, 1, 3, 0])
     model = tagger()
-    expected = (weight * array(model.head.loss(tags, model(ids)))).mean()
+    expected = (weight * array(model.head.sequence_loss(tags, model(ids)))).mean()
     assert model.evaluate(ids, tags, sample_weight=weight, verbose=0) == pytest.approx(expected, rel=1e-5)
 
 
@@ -349,7 +346,7 @@ def test_regularizers_add_to_the_loss():
     dense = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.5))
     model = Tagger(keras.Sequential([keras.layers.Embedding(13, 8, mask_zero=True), dense]), Softmax(4))
     model.compile("sgd", **QUICK)
-    data_loss = array(model.head.loss(tags, model(ids))).mean()
+    data_loss = array(model.head.sequence_loss(tags, model(ids))).mean()
     penalty = 0.5 * np.sum(array(dense.kernel) ** 2)
     assert model.evaluate(ids, tags, verbose=0) == pytest.approx(data_loss + penalty, rel=1e-5)
 
@@ -388,16 +385,16 @@ def test_a_callback_may_predict_while_fit_is_running():
 
 def test_half_precision_layers_feed_a_head_that_works_in_single_precision():
     ids, tags = tokens()
-    expected = array(tagger().head.loss(tags, tagger()(ids)))
+    expected = array(tagger().head.sequence_loss(tags, tagger()(ids)))
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = tagger()
         emissions = model(ids)
-        loss = model.head.loss(tags, emissions)
+        loss = model.head.sequence_loss(tags, emissions)
         predicted = model.predict(ids, verbose=0)
     finally:
         keras.config.set_dtype_policy("float32")
-    assert keras.backend.standardize_dtype(emissions.dtype) == "bfloat16"
+    assert keras.backend.standardize_dtype(emissions.dtype) == "float32"
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
     np.testing.assert_allclose(array(loss), expected, rtol=0.02)
     np.testing.assert_array_equal(predicted == PADDING, ids == 0)
@@ -419,7 +416,7 @@ def full_head():
         4,
         transitions_initializer=normal(4, 4),
         boundaries=True,
-        legal_start=[1, 0, 0, 1],
+        legal=LegalMoves(np.ones((4, 4)), [1, 0, 0, 1], [1, 1, 1, 1]),
         learning_rate_multiplier=10.0,
     )
 
@@ -452,19 +449,66 @@ def test_the_functional_api_and_the_tagger_are_the_same_model():
 
 
 def test_a_loaded_loss_belongs_to_the_loaded_head(tmp_path):
+    ids, _ = tokens()
     model = functional(full_head())
+    model(ids)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded(ids)
     assert loaded.loss.head is loaded.layers[-1]
     assert loaded.loss.head is not model.loss.head
+
+
+def test_the_loss_of_a_clone_belongs_to_its_own_head_whatever_was_made_since():
+    ids, tags = tokens()
+    model = functional(full_head())
+    clone = keras.models.clone_model(model)
+    for name in ("first", "last"):  # other models whose heads have the same name
+        other = functional(type(model.layers[-1]).from_config(model.layers[-1].get_config()))
+        other(ids)
+        clone.compile_from_config(model.get_compile_config())
+        before = weights(other)
+        fit(clone, ids, tags, 1)
+        assert clone.loss.head is clone.layers[-1], name
+        equal(weights(other), before, atol=0)
+    assert other.layers[-1].name == clone.layers[-1].name
+
+
+def test_losses_of_two_loaded_models_in_one_belong_each_to_its_own_head(tmp_path):
+    ids, tags = tokens()
+    loaded = []
+    for number in range(2):
+        model = functional(full_head())
+        model.layers[-1].name = "same"
+        model(ids)
+        weight = model.layers[-1].trainable_variables[0]
+        weight.assign(weight + number)
+        config = model.get_config()
+        assert config["layers"][-1]["name"] == "same"
+        model.save(tmp_path / f"{number}.keras")
+        loaded.append(keras.models.load_model(tmp_path / f"{number}.keras"))
+    first, second = loaded
+    first.name, second.name = "first", "second"
+    assert first.layers[-1].name == second.layers[-1].name
+    emissions = [model(ids) for model in loaded]
+    for model, given in zip(loaded, emissions, strict=True):  # both are called before either loss
+        np.testing.assert_array_equal(
+            array(model.loss.call(tags, given)), array(model.layers[-1].sequence_loss(tags, given))
+        )
+    inputs = keras.Input(ids.shape[1:], dtype="int32")
+    both = keras.Model(inputs, [first(inputs), second(inputs)])
+    both.compile("sgd", loss=[first.loss, second.loss])
+    fit(both, ids, [tags, tags], 1)
+    assert first.loss.head is first.layers[-1]
+    assert second.loss.head is second.layers[-1]
 
 
 def test_a_head_comes_back_from_its_config():
     head = Bowl.from_config(full_head().get_config())
     assert head.get_config() == full_head().get_config() | {"name": head.name}
-    with_rules = Softmax.from_config(Softmax(4, legal=LEGAL, legal_end=[0, 0, 1, 1]).get_config())
-    np.testing.assert_array_equal(with_rules.legal, LEGAL)
-    np.testing.assert_array_equal(with_rules.legal_end, [0, 0, 1, 1])
+    with_rules = Softmax.from_config(Softmax(4, legal=RULES).get_config())
+    for rebuilt, given in zip(with_rules.legal, RULES, strict=True):
+        np.testing.assert_array_equal(rebuilt, given)
 
 
 def test_weights_go_by_a_file_of_their_own(tmp_path):
@@ -484,14 +528,21 @@ def test_weights_go_by_a_file_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tags": 0}, "tags must be a positive integer, got 0"),
-        ({"tags": 2.0}, "tags must be a positive integer, got 2.0"),
-        ({"tags": 2, "transitions_initializer": np.eye(3)}, r"transitions_initializer must have shape \(2, 2\)"),
-        ({"tags": 2, "legal": np.eye(3)}, r"legal must have shape \(2, 2\), got shape \(3, 3\)"),
-        ({"tags": 2, "legal_start": [1]}, r"legal_start must have shape \(2,\)"),
-        ({"tags": 2, "legal_end": [0, 0]}, "legal_end must allow a tag"),
-        ({"tags": 2, "learning_rate_multiplier": -1}, "learning_rate_multiplier must not be negative, got -1"),
-        ({"tags": 2, "learning_rate_multiplier": np.inf}, "learning_rate_multiplier must be a finite number"),
+        ({"tag_count": 0}, "tag_count must be a positive integer, got 0"),
+        ({"tag_count": 2.0}, "tag_count must be a positive integer, got 2.0"),
+        ({"tag_count": True}, "tag_count must be a positive integer, got True"),
+        (
+            {"tag_count": 2, "transitions_initializer": np.eye(3)},
+            r"transitions_initializer must have shape \(2, 2\)",
+        ),
+        ({"tag_count": 2, "legal": np.eye(3)}, r"legal must have shape \(2, 2\), got shape \(3, 3\)"),
+        ({"tag_count": 2, "legal": [[1, 0], [1]]}, r"legal must be an array of shape \(2, 2\)"),
+        ({"tag_count": 2, "legal": [[1, 0], [1, -1e4]]}, "legal must hold True or 1 for what is legal"),
+        ({"tag_count": 2, "legal": LegalMoves(np.eye(2), [1], [1, 1])}, r"legal.start must have shape \(2,\)"),
+        ({"tag_count": 2, "legal": LegalMoves(np.eye(2), [1, 1], [0, 0])}, "legal.end must allow a tag"),
+        ({"tag_count": 2, "boundaries": "no"}, "boundaries must be True or False, got 'no'"),
+        ({"tag_count": 2, "learning_rate_multiplier": -1}, "learning_rate_multiplier must not be negative, got -1"),
+        ({"tag_count": 2, "learning_rate_multiplier": np.inf}, "learning_rate_multiplier must be a finite number"),
     ],
 )
 def test_a_head_refuses_bad_arguments(arguments, message):
@@ -505,16 +556,16 @@ def test_a_head_refuses_emissions_and_tags_of_the_wrong_shape():
         Softmax(4)(normal(2, 3, 5))
     with pytest.raises(ValueError, match=emissions):
         Softmax(4).decode(normal(3, 4))
-    with pytest.raises(ValueError, match=r"tags must have shape \(batch, time\), got shape \(2, 3, 1\)"):
-        Softmax(4).loss(np.zeros((2, 3, 1)), normal(2, 3, 4))
-    with pytest.raises(ValueError, match=r"mask must have shape \(batch, time\)"):
+    with pytest.raises(ValueError, match=r"tags must have shape \(2, 3\) to fit emissions, got \(2, 3, 1\)"):
+        Softmax(4).sequence_loss(np.zeros((2, 3, 1)), normal(2, 3, 4))
+    with pytest.raises(ValueError, match=r"mask must have shape \(2, 3\) to fit emissions, got \(3,\)"):
         Softmax(4).decode(normal(2, 3, 4), np.ones(3, bool))
 
 
 def test_a_single_tag_is_no_special_case():
     emissions, tags = normal(2, 3, 1), np.array([[0, 0, 0], [0, PADDING, PADDING]])
     for given in (emissions, emissions[..., 0]):  # Keras squeezes it so
-        np.testing.assert_array_equal(array(Softmax(1).loss(tags, given)), [0, 0])
+        np.testing.assert_array_equal(array(Softmax(1).sequence_loss(tags, given)), [0, 0])
 
 
 def test_a_tagger_refuses_what_is_no_encoder_or_no_head():
@@ -527,7 +578,7 @@ def test_a_tagger_refuses_what_is_no_encoder_or_no_head():
 def test_a_tagger_refuses_another_loss_and_weights_of_single_steps():
     ids, tags = tokens(8)
     model = tagger(settings={"run_eagerly": True})
-    with pytest.raises(ValueError, match="loss must be left out, the head brings its own, got 'mse'"):
+    with pytest.raises(ValueError, match="loss must be left out, the model brings its own, got 'mse'"):
         model.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match=r"sample_weight must have shape \(batch,\)"):
         model.fit(ids, tags, sample_weight=np.ones((8, 6)), verbose=0)
@@ -540,6 +591,6 @@ def test_a_loss_does_not_come_back_without_its_head():
 
 def test_a_head_must_say_what_it_normalises_and_how_it_decodes():
     with pytest.raises(NotImplementedError, match="Head must define log_likelihood"):
-        Head(4).loss(np.zeros((1, 2)), normal(1, 2, 4))
+        Head(4).sequence_loss(np.zeros((1, 2)), normal(1, 2, 4))
     with pytest.raises(NotImplementedError, match="Head must define best_path"):
         Head(4).decode(normal(1, 2, 4))

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
-from seqeval.scheme import IOB2, IOBES, Entities
+from seqeval.scheme import BILOU, IOB2, IOBES, Entities
 
 from lib.tagging import (
     SEGMENT_ALPHABET,
     LegalMoves,
     Score,
     Span,
-    bio_alphabet,
-    bio_labels,
+    alphabet_of,
     disjoint,
     illegal_moves,
+    labels_of,
     legal_moves,
     score,
     score_tags,
@@ -29,10 +29,16 @@ from lib.tagging import (
     spans_of_words,
 )
 
-BIO = bio_alphabet(["PER", "LOC"])
+BIO = alphabet_of(["PER", "LOC"])
 IOBES_ALPHABET = ("O", *(f"{position}-{kind}" for kind in ("PER", "LOC") for position in "BIES"))
 BMES = tuple(label.replace("I-", "M-") for label in IOBES_ALPHABET)
-ALPHABETS = {"segments": SEGMENT_ALPHABET, "bio": BIO, "iobes": IOBES_ALPHABET, "bmes": BMES}
+BILUO = tuple(label.replace("E-", "L-").replace("S-", "U-") for label in IOBES_ALPHABET)
+IO = ("O", "I-PER", "I-LOC")
+CLOSED = {"BIOES": "BIES", "BMES": "BMES", "BILUO": "BILU"}  # first, inside, last, single
+ALPHABETS = {
+    **{"segments": SEGMENT_ALPHABET, "bio": BIO, "io": IO},
+    **{"iobes": IOBES_ALPHABET, "bmes": BMES, "biluo": BILUO},
+}
 every_alphabet = pytest.mark.parametrize("alphabet", ALPHABETS.values(), ids=ALPHABETS)
 
 
@@ -58,8 +64,9 @@ def as_tags(batch, alphabet):
 
 
 def as_seqeval(labels):
-    """The same labels as seqeval spells them: I for M, and upper case."""
-    return [label.upper().replace("M", "I") if "-" not in label else label.replace("M-", "I-") for label in labels]
+    """The same labels as seqeval's default mode knows them: I for M, E for L, S for U, and upper case."""
+    position = {"M": "I", "L": "E", "U": "S"}
+    return [position.get(label[0].upper(), label[0].upper()) + label[1:] for label in labels]
 
 
 def seqeval_spans(labels):
@@ -83,13 +90,14 @@ def annotations(length, kinds=("PER", "LOC")):
             yield [Span(*piece, kind) for piece, kind in zip(pieces, chosen, strict=True) if kind]
 
 
-def closed_labels(spans, length, inside):
-    """What BMES and IOBES spell, written down apart from the module."""
+def closed_labels(spans, length, scheme):
+    """What BIOES, BILUO and BMES spell, written down apart from the module."""
+    B, I, E, S = CLOSED[scheme]
     labels = ["O"] * length
     for start, end, kind in spans:
         for t in range(start, end):
             first, last = t == start, t == end - 1
-            position = "S" if first and last else "B" if first else "E" if last else inside
+            position = S if first and last else B if first else E if last else I
             labels[t] = f"{position}-{kind}"
     return labels
 
@@ -100,9 +108,21 @@ def spelled(alphabet, length):
         sentences = (["x" * (end - start) for start, end in pieces] for pieces in partitions(length))
         return {tuple(segment_labels(words)) for words in sentences}
     if alphabet == BIO:
-        return {tuple(bio_labels(spans, length)) for spans in annotations(length)}
-    inside = "I" if alphabet == IOBES_ALPHABET else "M"
-    return {tuple(closed_labels(spans, length, inside)) for spans in annotations(length)}
+        return {tuple(labels_of(spans, length)) for spans in annotations(length)}
+    if alphabet == IO:
+        return {tuple(io_labels(spans, length)) for spans in annotations(length) if not touching(spans)}
+    scheme = {IOBES_ALPHABET: "BIOES", BMES: "BMES", BILUO: "BILUO"}[alphabet]
+    return {tuple(closed_labels(spans, length, scheme)) for spans in annotations(length)}
+
+
+def io_labels(spans, length):
+    """What IO spells: the kind of the span that a character belongs to."""
+    return [next((f"I-{kind}" for start, end, kind in spans if start <= t < end), "O") for t in range(length)]
+
+
+def touching(spans):
+    """Whether two neighbours are of one kind, which IO cannot tell from one span."""
+    return any(one.end == other.start and one.kind == other.kind for one, other in pairwise(sorted(spans)))
 
 
 @st.composite
@@ -165,15 +185,15 @@ def test_illegal_segments_are_read_by_a_fixed_rule(labels, words):
 
 def test_a_span_begins_with_b_and_goes_on_with_i():
     spans = [Span(3, 5, "LOC"), Span(0, 1, "PER"), Span(5, 6, "LOC")]
-    assert bio_labels(spans, 7) == ["B-PER", "O", "O", "B-LOC", "I-LOC", "B-LOC", "O"]
-    assert bio_labels([], 2) == ["O", "O"]
-    assert bio_labels([(0, 2, "")], 2) == ["B", "I"]
+    assert labels_of(spans, 7) == ["B-PER", "O", "O", "B-LOC", "I-LOC", "B-LOC", "O"]
+    assert labels_of([], 2) == ["O", "O"]
+    assert labels_of([(0, 2, "")], 2) == ["B", "I"]
 
 
 @given(disjoint_spans(), st.integers(0, 3))
 def test_disjoint_spans_are_read_back_from_their_labels(spans, margin):
     length = max((span.end for span in spans), default=0) + margin
-    assert spans_of(bio_labels(spans, length)) == spans
+    assert spans_of(labels_of(spans, length)) == spans
 
 
 @pytest.mark.parametrize(
@@ -189,13 +209,13 @@ def test_disjoint_spans_are_read_back_from_their_labels(spans, margin):
 def test_bio_cannot_express_spans_that_share_a_character(one, other):
     for spans in ([one, other], [other, one]):
         with pytest.raises(ValueError, match=r"spans must not share a character.* BIO .* cannot express both"):
-            bio_labels(spans, 5)
+            labels_of(spans, 5)
 
 
 @pytest.mark.parametrize("span", [(1, 1, "PER"), (2, 1, "PER"), (-1, 1, "PER"), (3, 5, "PER")])
 def test_a_span_lies_within_its_sentence(span):
-    with pytest.raises(ValueError, match="0 <= start < end <= length = 4"):
-        bio_labels([span], 4)
+    with pytest.raises(ValueError, match="0 <= start < end"):
+        labels_of([span], 4)
 
 
 @pytest.mark.parametrize(
@@ -212,22 +232,92 @@ def test_illegal_bio_is_read_by_the_same_rule(labels, spans):
     assert spans_of(labels) == spans
 
 
+@pytest.mark.parametrize("scheme", CLOSED)
+def test_closed_schemes_mark_the_last_label_and_a_single_one(scheme):
+    alphabet = alphabet_of(["PER", "LOC"], scheme)
+    assert alphabet == ("O", *(f"{position}-{kind}" for kind in ("PER", "LOC") for position in CLOSED[scheme]))
+    for length in range(5):
+        for spans in annotations(length):
+            labels = labels_of(spans, length, scheme)
+            assert labels == closed_labels(spans, length, scheme)
+            assert spans_of(labels) == spans
+
+
+def test_io_spells_what_has_no_neighbours_of_one_kind():
+    assert alphabet_of(["PER", "LOC"], "IO") == IO
+    for spans in annotations(4):
+        if touching(spans):
+            with pytest.raises(ValueError, match="spans of one kind must not touch in IO"):
+                labels_of(spans, 4, "IO")
+        else:
+            assert labels_of(spans, 4, "IO") == io_labels(spans, 4)
+            assert spans_of(io_labels(spans, 4)) == spans
+
+
+def test_every_move_of_io_is_legal():
+    moves = legal_moves(IO)
+    assert all(part.all() for part in moves)
+    assert illegal_moves([[1, 2, 0, 1, 1]], IO) == 0
+
+
+@pytest.mark.parametrize("scheme", ["IOB1", "bio", None, 2])
+def test_an_unknown_scheme_is_refused(scheme):
+    for call in (lambda: alphabet_of(["PER"], scheme), lambda: labels_of([], 2, scheme)):
+        with pytest.raises(ValueError, match="scheme must be one of 'IO', 'BIO', 'BIOES', 'BILUO', 'BMES'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("span", "complaint"),
+    [
+        ((5, 2, "PER"), "0 <= start < end"),
+        ((2, 2, "PER"), "0 <= start < end"),
+        ((-1, 2, "PER"), "0 <= start < end"),
+        ((0.0, 2.0, "PER"), "integers start and end"),
+        ((0.5, 2, "PER"), "integers start and end"),
+        ((False, True, "PER"), "integers start and end"),
+        (("a", "b", "PER"), "integers start and end"),
+        ((1,), "integers start and end"),
+        (3, "integers start and end"),
+        (None, "integers start and end"),
+        ((0, 1, None), "a kind that is a string"),
+    ],
+)
+def test_what_is_no_span_is_refused_wherever_spans_are_taken(span, complaint):
+    for call in (
+        lambda: labels_of([span], 6),
+        lambda: disjoint([(0, 1, "LOC"), span]),
+        lambda: score([[span]], [[]]),
+        lambda: score([[]], [[span]]),
+    ):
+        with pytest.raises(ValueError, match=rf"^(spans|gold\[0\]|predicted\[0\]) must .*{complaint}"):
+            call()
+
+
+@pytest.mark.parametrize("length", [2.0, -1, "3", True])
+def test_a_length_is_a_number_of_characters(length):
+    with pytest.raises(ValueError, match="length must be an integer of at least 0"):
+        labels_of([], length)
+
+
 def test_an_alphabet_of_bio_has_two_labels_a_kind_and_o():
-    assert bio_alphabet(["PER", "LOC"]) == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-    assert bio_alphabet([]) == ("O",)
-    with pytest.raises(ValueError, match="kinds must be distinct"):
-        bio_alphabet(["PER", "PER"])
+    assert alphabet_of(["PER", "LOC"]) == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    assert alphabet_of([]) == ("O",)
+    for kinds, complaint in ((["PER", "PER"], "distinct"), ([1], "distinct strings"), ("PER", "a collection")):
+        with pytest.raises(ValueError, match=f"kinds must be {complaint}"):
+            alphabet_of(kinds)
 
 
 @pytest.mark.parametrize("label", ["", "X", "B-", "O-PER", "BPER", "PER", "B PER", "-PER", 1, None])
 def test_a_label_that_is_none_is_refused(label):
-    with pytest.raises(ValueError, match="a label must be 'O', or B, I, M, E or S"):
+    with pytest.raises(ValueError, match="a label must be 'O', or B, I, M, E, L, S or U"):
         spans_of(["O", label])
 
 
 # --- Reading, against seqeval
 
 
+@pytest.mark.hypothesis
 @every_alphabet
 @pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_labels_spell_what_seqeval_reads_in_its_default_mode(alphabet):
@@ -239,14 +329,17 @@ def test_labels_spell_what_seqeval_reads_in_its_default_mode(alphabet):
 
 
 @pytest.mark.parametrize(
-    ("alphabet", "scheme"), [(BIO, IOB2), (IOBES_ALPHABET, IOBES), (BMES, IOBES), (SEGMENT_ALPHABET, IOBES)]
+    ("alphabet", "scheme"),
+    [(BIO, IOB2), (IOBES_ALPHABET, IOBES), (BMES, IOBES), (SEGMENT_ALPHABET, IOBES), (BILUO, BILOU)],
 )
 def test_legal_labels_spell_what_seqeval_reads_in_its_strict_mode(alphabet, scheme):
     for labels in spelled(alphabet, 4):
-        (strict,) = Entities([as_seqeval(labels)], scheme).entities
+        theirs = list(labels) if scheme is BILOU else as_seqeval(labels)
+        (strict,) = Entities([theirs], scheme).entities
         assert spans_of(labels) == [(found.start, found.end, found.tag.replace("_", "")) for found in strict]
 
 
+@pytest.mark.hypothesis
 @every_alphabet
 @pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_a_batch_of_tags_is_read_as_its_sentences_are(alphabet):
@@ -334,7 +427,10 @@ def test_illegal_moves_are_counted_pair_by_pair_and_at_the_boundaries():
         (("s", "b", "b"), "distinct labels"),
         (("b", "m", "e", "M"), "distinct labels"),  # one label in two spellings
         (("O", "X"), "a label must be"),
-        (("O", "I-PER"), "begins what 'I-PER' continues"),
+        (("O", "I-PER", "S-PER"), "begins what 'I-PER' continues"),
+        (("O", "I-PER", "U-LOC"), "begins what 'I-PER' continues"),
+        (("O", "L-LOC", "B-PER", "L-PER"), "begins what 'L-LOC' continues"),
+        (("L-PER", "B-PER", "E-PER"), "distinct labels"),
         (("O", "B-LOC", "I-PER"), "begins what 'I-PER' continues"),
         (("s", "b", "m"), "ends what 'b' begins"),
         (("O", "B-PER", "E-PER", "B-LOC"), "ends what 'B-LOC' begins"),
@@ -396,6 +492,7 @@ def test_spans_of_a_score_may_overlap_and_count_once():
     assert score([nested], [nested[:1]]) == Score(1, 1, 2)
 
 
+@pytest.mark.hypothesis
 @every_alphabet
 @pytest.mark.hypothesis  # which hypothesis gives to the inner function
 def test_scores_are_those_of_seqeval(alphabet):
@@ -414,6 +511,7 @@ def test_scores_are_those_of_seqeval(alphabet):
     agrees()
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(
     ("alphabet", "kinds"),
     [
@@ -432,6 +530,56 @@ def test_tags_are_scored_as_their_spans_are(alphabet, kinds):
         assert score_tags(gold, predicted, alphabet, kinds) == expected
 
     agrees()
+
+
+def without_unknown(gold, others):
+    """Rows of labels without the steps whose gold tag is −100, and the steps that remain."""
+    kept = [[t for t, tag in enumerate(row) if tag != -100] for row in gold]
+    return [[[row[t] for t in steps] for row, steps in zip(side, kept, strict=True)] for side in others], kept
+
+
+@pytest.mark.hypothesis
+@every_alphabet
+@pytest.mark.hypothesis  # which hypothesis gives to the inner function
+def test_steps_that_are_not_known_are_left_out_as_if_they_were_not_there(alphabet):
+    @given(batches(alphabet), st.data())
+    def agrees(batch, data):
+        gold, predicted = (as_tags(side, alphabet) for side in batch)
+        unknown = data.draw(st.lists(st.booleans(), min_size=gold.size, max_size=gold.size))
+        gold[np.reshape(unknown, gold.shape)] = -100
+        (kept_gold, kept_predicted), steps = without_unknown(gold, (gold.tolist(), predicted.tolist()))
+        names = [
+            [
+                [alphabet[p if p >= 0 else 0] for g, p in zip(*rows, strict=True) if g >= 0]
+                for rows in zip(*sides, strict=True)
+            ]
+            for sides in ((kept_gold, kept_gold), (kept_gold, kept_predicted))
+        ]
+        assert score_tags(gold, predicted, alphabet) == score(*(list(map(spans_of, side)) for side in names))
+        expected = [
+            [(at[span.start], at[span.end - 1] + 1, span.kind) for span in spans_of(labels)]
+            for labels, at in zip(names[0], steps, strict=True)
+        ]
+        assert spans_of_tags(gold, alphabet) == expected
+        shorter = as_tags(names[0], alphabet)
+        assert illegal_moves(gold, alphabet) == illegal_moves(shorter, alphabet)
+
+    agrees()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"])
+def test_tags_of_any_integers_are_read_alike(dtype):
+    rng = np.random.default_rng(0)
+    tags = rng.integers(0, len(BIO), (2, 200, 100))  # more than int8 could number
+    given_tags = tags.astype(dtype)
+    assert score_tags(*given_tags, BIO) == score_tags(*tags, BIO)
+    assert spans_of_tags(given_tags[0], BIO) == spans_of_tags(tags[0], BIO)
+    assert illegal_moves(given_tags[0], BIO) == illegal_moves(tags[0], BIO)
+    gold = np.where(tags[0] == 2, -1, tags[0])
+    assert score_tags(gold, given_tags[1], BIO) == score_tags(gold, tags[1], BIO)
+    if dtype.startswith("u"):
+        with pytest.raises(ValueError, match="tags must lie between"):
+            spans_of_tags(np.array([[np.iinfo(dtype).max]], dtype), BIO)
 
 
 def test_two_thousand_sentences_are_scored_in_milliseconds():
@@ -462,8 +610,8 @@ def test_the_order_of_an_alphabet_is_free():
         ([[[0]]], r"of shape \(1, 1, 1\)"),
         ([[0.0, 1.0]], "got float64"),
         ([[True]], "got bool"),
-        ([[0, 4]], "between -1 and 3, got 0 to 4"),
-        ([[-2, 1]], "between -1 and 3, got -2 to 1"),
+        ([[0, 4]], "between -1 and 3, or be -100, got 0 to 4"),
+        ([[-2, 1]], "between -1 and 3, or be -100, got -2 to 1"),
     ],
 )
 def test_tags_are_integers_of_the_alphabet(tags, complaint):
@@ -477,6 +625,8 @@ def test_tags_are_integers_of_the_alphabet(tags, complaint):
 def test_predicted_tags_are_checked_where_they_count():
     with pytest.raises(ValueError, match="predicted must lie between -1 and 3, got 0 to 7"):
         score_tags([[0, 1]], [[0, 7]], SEGMENT_ALPHABET)
+    with pytest.raises(ValueError, match="predicted must lie between -1 and 3, got -100 to 1"):
+        score_tags([[0, 1]], [[-100, 1]], SEGMENT_ALPHABET)
     with pytest.raises(ValueError, match="predicted must be integers"):
         score_tags([[0, 1]], [[0.0, 1.0]], SEGMENT_ALPHABET)
     with pytest.raises(ValueError, match=r"predicted must have the shape of gold, \(1, 2\), got \(2, 1\)"):
@@ -524,7 +674,7 @@ def test_no_larger_set_of_spans_is_disjoint(data):
     assert apart(kept)
     assert set(kept) <= set(spans)
     assert kept == sorted(kept) == disjoint(spans[::-1])
-    assert len(bio_labels(kept, 12)) == 12
+    assert len(labels_of(kept, 12)) == 12
 
 
 def test_bio_loses_nested_spans_and_second_kinds():
@@ -534,4 +684,4 @@ def test_bio_loses_nested_spans_and_second_kinds():
     assert disjoint(twice) == [Span(0, 2, "Attack/Target")]
     for spans in (nested, twice):
         with pytest.raises(ValueError, match="BIO gives a character one label"):
-            bio_labels(spans, 5)
+            labels_of(spans, 5)

@@ -3,21 +3,25 @@
 ::
 
     functional       softmax, linear, retention, gated, delta rule: functions of q, k, v
-    layer            Attention: projections, heads and one of these forms
+    layer            Attention: projections, heads and one of the forms; prefill and step write on
+    forms            the forms as objects: what each makes of queries, keys and values, whole or by the token
+    cache            what the softmax remembers of the tokens so far, growing or of fixed size
+    rotary           positions as angles, by which queries and keys are turned
     feature_maps     φ, whose products φ(q)ᵀφ(k) are the weights of the keys
     bidirectional    one state that all queries see
-    chunkwise        a state that each token rewrites, in chunks; step and prefill continue it
-    segments         long sequences in parts that stay in a cache
+    chunkwise        a state that each token rewrites; recurrent_step and prefill continue it
+    chunks           the formulas of that state and of its gradient, chunk by chunk
+    tiling           long sequences in parts that stay in a cache, and gradients of one's own
+    arguments        what all of them take, and what is masked
 
-Chapter 7. Needs NumPy and Keras.
+Needs NumPy and Keras.
 """
 
 from .bidirectional import State
-from .chunkwise import prefill, step
+from .cache import Cache, cached_attention, cached_step
+from .chunkwise import prefill, recurrent_step
 from .feature_maps import FEATURE_MAPS, FeatureMap, elu_plus_one, one_plus_cosine, random_features, taylor
 from .functional import (
-    Cache,
-    cached_step,
     cumulative_attention,
     delta_rule,
     double_softmax_attention,
@@ -27,14 +31,17 @@ from .functional import (
     retention,
     softmax_attention,
 )
-from .layer import Attention
+from .layer import Attention, Progress
+from .rotary import rotate
 
 __all__ = [
     "FEATURE_MAPS",
     "Attention",
     "Cache",
     "FeatureMap",
+    "Progress",
     "State",
+    "cached_attention",
     "cached_step",
     "cumulative_attention",
     "delta_rule",
@@ -46,8 +53,9 @@ __all__ = [
     "prefill",
     "random_features",
     "recurrent_attention",
+    "recurrent_step",
     "retention",
+    "rotate",
     "softmax_attention",
-    "step",
     "taylor",
 ]

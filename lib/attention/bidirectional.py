@@ -11,77 +11,94 @@ numerators and denominators. Then those of the state and of the tokens are
     dS = Qᵀ dN,                         dz = Qᵀ dδ,
     dQ = dN Sᵀ + dδ zᵀ,                 dK = V dSᵀ + 1 dzᵀ,      dV = K dS.
 
-Both ways time is cut into segments, whose features fit into the cache of a core: what is kept for the gradient is
-the inputs, the outputs, the state, and one factor a query. Only φ is differentiated by the backend.
+Both ways time is cut into tiles, whose features fit into the cache of a core: what is kept for the gradient is
+the inputs, the outputs, the state, and one factor a query. Only φ is differentiated by the backend. Derivatives of
+the gradient are those of the formulas above in one tile.
 
 Here too stands what the causal forms of :mod:`lib.attention.chunkwise` share with this one: how outputs are
-normalised, and how arguments are checked.
+normalised, and when weights are computed by their logarithms.
 
 Source: Shen et al. 2018 (arXiv 1812.01243); Katharopoulos et al. 2020 (arXiv 2006.16236), section 3.2.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops
 
-from .._backend import float32_or_wider, jit
-from .feature_maps import NOTHING, FeatureMap, find_feature_map, highest, key_features, query_features
-from .segments import SEGMENT, loop, padded, segment, segments, shape_only, vjp
+from .._backend import float32_or_wider, is_known, jit
+from .._tensors import or_nan
+from .arguments import checked, finite_queries, known_normalization, removed
+from .feature_maps import (
+    NOTHING,
+    FeatureMap,
+    exact_map,
+    find_feature_map,
+    highest,
+    key_features,
+    largest,
+    mapped,
+    query_features,
+    within_range,
+)
+from .tiling import TILE, loop, own_gradient, padded, shape_only, tile, tiles, vjp
 
 __all__ = [
     "State",
-    "checked",
+    "by_range",
     "empty_state",
+    "exactly",
     "full_attention",
-    "known_normalization",
+    "in_range",
     "normalizer",
     "normalizer_gradient",
-    "of_rank",
-    "require_shape",
-    "whole_segments",
+    "sure_of",
+    "whole_tiles",
 ]
 
 Tensor = Any
-Shape = tuple[int | None, ...]
-
-NORMALIZATIONS = ("sum", "rms", None)
 
 
 class State(NamedTuple):
     """What a linear form remembers of all keys and values; its size does not depend on their number.
 
-    For logarithmic features S and z are divided by e^level.
+    For logarithmic features S and z are divided by e^level, and so are those of elu + 1.
 
     Attributes:
         S: Σ φ(k) vᵀ, or as a causal form rewrites it, (batch, heads, features, values).
         z: Σ φ(k), likewise, (batch, heads, features); 0 unless outputs are divided by their sum.
         level: The largest logarithm of a feature of a key, (batch, heads); unused for other features.
+        form: A number for what wrote the state: feature map, normalisation and gates. Another form must not go on
+            from it. Integers, (batch,).
     """
 
     S: Tensor
     z: Tensor
     level: Tensor
+    form: Tensor
 
 
-def empty_state(feature_map: FeatureMap, k: Tensor, v: Tensor) -> State:
+def empty_state(feature_map: FeatureMap, k: Tensor, v: Tensor, form: int = 0) -> State:
     """The state without any key.
 
     Args:
         feature_map: φ.
         k: Keys, (batch, keys, heads, dim), of which only the shape matters.
         v: Values, (batch, keys, heads, values), likewise.
+        form: The number of the form.
 
     Example:
         >>> x = ops.ones((2, 5, 3, 4))
         >>> tuple(empty_state(find_feature_map("1+cos", 4), x, x).S.shape)
         (2, 3, 5, 4)
     """
-    z = ops.zeros_like(feature_map.apply(float32_or_wider(k[:, :1]))[:, 0])  # (batch, heads, features)
-    return State(z[..., None] * ops.zeros((v.shape[-1],), z.dtype), z, z[..., 0] + NOTHING)
+    features = feature_map.apply(float32_or_wider(ops.ones_like(k[:, :1])))[:, 0]
+    z = ops.zeros_like(features)  # (batch, heads, features)
+    S, level = z[..., None] * ops.zeros((v.shape[-1],), z.dtype), ops.full_like(z[..., 0], NOTHING)
+    return State(S, z, level, ops.cast(z[:, 0, 0], "int32") + form)
 
 
 def full_attention(
@@ -108,14 +125,18 @@ def full_attention(
         >>> ops.convert_to_numpy(full_attention(x, x, x, None, None))[0, :, 0, 0].tolist()
         [5.0, 5.0, 5.0, 5.0, 5.0]
     """
-    q, k, v, mask = checked(q, k, v, mask, causal=False)
+    signed = known_normalization(normalize) != "sum"
+    q, k, v, mask, valid = checked(q, k, v, mask, causal=False)
     if shape_only(q):
         return ops.cast(q[..., :1], v.dtype) * v[:, :1]
-    signed = known_normalization(normalize) != "sum"
-    form = _Form(find_feature_map(feature_map, q.shape[-1], signed, (q, k)), normalize, SEGMENT)
-    return _trained(
-        form, q, k, v, [] if mask is None else [ops.cast(mask, float32_or_wider(k[:1, :1, :1, :1]).dtype)]
-    )
+    (k, v), seen, broken = removed(mask, k, v), [], None
+    if mask is not None:
+        q, broken = finite_queries(q)
+        seen = [ops.cast(mask, float32_or_wider(k[:1, :1, :1, :1]).dtype)]
+    feature_map, q, k = mapped(find_feature_map(feature_map, q.shape[-1], signed), q, k)
+    out = _trained(in_range(_Form(feature_map, normalize, TILE), q, k), q, k, v, seen)
+    out = out if broken is None else out + ops.cast(broken, out.dtype)
+    return out if valid is None else or_nan(out, valid)
 
 
 class _Form(NamedTuple):
@@ -123,54 +144,64 @@ class _Form(NamedTuple):
 
     feature_map: FeatureMap
     normalize: str | None
-    segment: int  # the most tokens that are worked on at once
+    tile: int  # the most tokens that are worked on at once
+    unsure: bool = False  # whether only the numbers tell if the features are in range
 
 
 def _trained(form: _Form, q: Tensor, k: Tensor, v: Tensor, seen: list[Tensor]) -> Tensor:
     """The outputs, with the gradient at the head of this module; `seen` holds the mask in numbers, if any."""
 
-    @ops.custom_gradient
-    def attend(q: Tensor, k: Tensor, v: Tensor, *seen: Tensor) -> tuple[Tensor, Callable]:
-        state = _written(form, k, v, *seen)
-        out, factor = _read(form, q, state, v.dtype)
-        kept = ops.stop_gradient(out)  # not what is returned, which would hold itself on torch
+    def function(q: Tensor, k: Tensor, v: Tensor, *seen: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def attend(form: _Form) -> tuple[Tensor, ...]:
+            state = _written(form, k, v, *seen)
+            return *_read(form, q, state, v.dtype), *state
 
-        def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
-            g = args[0] if upstream is None else upstream  # torch passes it by name, after the arguments
-            dq, dS, dz = _read_gradient(form, q, state, kept, factor, g)
-            dk, dv = _written_gradient(form, k, v, *seen, state=state, dS=dS, dz=dz)
-            return dq, dk, dv, *map(ops.zeros_like, seen)
+        sure = sure_of(form, q, k)
+        out, *kept = by_range(form, sure, attend)
+        return out[:, : ops.shape(q)[1]], (out, *kept, *sure)
 
-        return out[:, : ops.shape(q)[1]], gradient
+    def gradient(x: tuple[Tensor, ...], kept: tuple[Tensor, ...], upstream: Tensor) -> tuple[Tensor, ...]:
+        (q, k, v, *seen), (out, factor, S, z, level, number, *sure) = x, kept
+        state = State(S, z, level, number)
 
-    return attend(q, k, v, *seen)
+        def slopes(form: _Form) -> tuple[Tensor, ...]:
+            dq, dS, dz = _read_gradient(form, q, state, out, factor, upstream)
+            return dq, *_written_gradient(form, k, v, *seen, state=state, dS=dS, dz=dz)
+
+        return *by_range(form, sure, slopes), *map(ops.zeros_like, seen)
+
+    def plain(q: Tensor, k: Tensor, v: Tensor, *seen: Tensor) -> Tensor:
+        exact = exactly(form, q, k)
+        return _read(exact, q, _written(exact, k, v, *seen), v.dtype)[0][:, : ops.shape(q)[1]]
+
+    return own_gradient(function, gradient, plain, (q, k, v, *seen))
 
 
 def _written(form: _Form, k: Tensor, v: Tensor, mask: Tensor | None = None) -> State:
     """The state of all keys: S = KᵀV, z = Kᵀ1."""
-    T, count, padding = segments(k, form.segment)
-    start, ((k, v), mask) = empty_state(form.feature_map, k, v), whole_segments((k, v), mask, padding)
+    T, count, padding = tiles(k, form.tile)
+    start, ((k, v), mask) = empty_state(form.feature_map, k, v), whole_tiles((k, v), mask, padding)
     level = start.level
     if form.feature_map.logarithmic:
         level = ops.max(highest(form.feature_map.apply(float32_or_wider(k)), mask), axis=1)
 
     def body(i: Tensor, state: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
-        k_i, v_i, mask_i = segment((k, v, mask), i, T)
+        k_i, v_i, mask_i = tile((k, v, mask), i, T)
         (S, z), K = state, _by_head(key_features(form.feature_map, k_i, mask_i, level)[0])
         S = S + ops.matmul(_transposed(K), _by_head(float32_or_wider(v_i)))
         return (S, z + ops.sum(K, axis=2) if form.normalize == "sum" else z), ()
 
     (S, z), _ = loop(body, (start.S, start.z), count)
-    return State(S, z, level)
+    return State(S, z, level, start.form)
 
 
 def _read(form: _Form, q: Tensor, state: State, dtype: str) -> list[Tensor]:
     """N = Q S and δ = Q z, as outputs (batch, time, heads, values) and what was multiplied into them (..., 1)."""
-    T, count, padding = segments(q, form.segment)
+    T, count, padding = tiles(q, form.tile)
     q = padded(q, padding)
 
     def body(i: Tensor, _: tuple[()]) -> tuple[tuple[()], tuple[Tensor, Tensor]]:
-        Q, scale = query_features(form.feature_map, segment(q, i, T))
+        Q, scale = query_features(form.feature_map, tile(q, i, T), form.normalize)
         scale = None if scale is None else scale + state.level[:, None, :, None]
         Q, sums = _by_head(Q), None
         N = _by_head(ops.matmul(Q, state.S))
@@ -186,13 +217,15 @@ def _read_gradient(
     form: _Form, q: Tensor, state: State, out: Tensor, factor: Tensor, upstream: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the queries, of S and of z."""
-    (T, count, padding), time = segments(q, form.segment), ops.shape(q)[1]
+    (T, count, padding), time = tiles(q, form.tile), ops.shape(q)[1]
     q, results = padded(q, padding), (out, factor, padded(upstream, padding))
 
     def body(i: Tensor, d_state: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor]]:
         dS, dz = d_state
-        (Q,), _, pullback = vjp(lambda q: (query_features(form.feature_map, q)[:1], None), segment(q, i, T))
-        dN, d_sums = normalizer_gradient(form.normalize, *segment(results, i, T))
+        (Q,), _, pullback = vjp(
+            lambda q: (query_features(form.feature_map, q, form.normalize)[:1], None), tile(q, i, T)
+        )
+        dN, d_sums = normalizer_gradient(form.normalize, *tile(results, i, T))
         Q, dN = _by_head(Q), _by_head(dN)
         dQ, dS = ops.matmul(dN, _transposed(state.S)), dS + ops.matmul(_transposed(Q), dN)
         if d_sums is not None:
@@ -208,11 +241,11 @@ def _written_gradient(
     form: _Form, k: Tensor, v: Tensor, mask: Tensor | None = None, *, state: State, dS: Tensor, dz: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients of the keys and values."""
-    (T, count, padding), time = segments(k, form.segment), ops.shape(k)[1]
-    (k, v), mask = whole_segments((k, v), mask, padding)
+    (T, count, padding), time = tiles(k, form.tile), ops.shape(k)[1]
+    (k, v), mask = whole_tiles((k, v), mask, padding)
 
     def body(i: Tensor, _: tuple[()]) -> tuple[tuple[()], tuple[Tensor, ...]]:
-        k_i, v_i, mask_i = segment((k, v, mask), i, T)
+        k_i, v_i, mask_i = tile((k, v, mask), i, T)
         (K,), _, pullback = vjp(lambda k: (key_features(form.feature_map, k, mask_i, state.level)[:1], None), k_i)
         dK = ops.matmul(_by_head(float32_or_wider(v_i)), _transposed(dS))
         dK = dK + dz[:, :, None] if form.normalize == "sum" else dK
@@ -238,8 +271,76 @@ _trained = jit(static_argnums=0)(_trained)
 # --- what the causal forms share ------------------------------------------------------------------------------
 
 
+def in_range(form: Any, q: Tensor, k: Tensor) -> Any:
+    """The form, by logarithms if features of these queries and keys leave the range of float32.
+
+    Args:
+        form: A tuple with ``feature_map`` and ``unsure``, which becomes true where no value is known.
+        q: Queries.
+        k: Keys.
+
+    Example:
+        >>> x, form = ops.full((1, 1, 1, 1), -50.0), _Form(find_feature_map("elu+1", 1), "sum", 256)
+        >>> form.feature_map.logarithmic, in_range(form, x, x).feature_map.logarithmic
+        (False, True)
+    """
+    exact = exact_map(form.feature_map)
+    if exact is form.feature_map:
+        return form
+    sure = within_range(q, k)
+    if not is_known(sure):
+        return form._replace(unsure=True)
+    return form if sure else form._replace(feature_map=exact)
+
+
+def sure_of(form: Any, q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
+    """Whether features are in range, for :func:`by_range`, if only the numbers tell; else nothing.
+
+    Example:
+        >>> sure_of(_Form(find_feature_map("elu+1", 1), "sum", 256), ops.ones(()), ops.ones(()))
+        ()
+    """
+    return (within_range(q, k),) if form.unsure else ()
+
+
+def by_range(form: Any, sure: tuple[Tensor, ...], function: Callable) -> Any:
+    """The function of the form, or of that by logarithms where compiled code finds that it must be.
+
+    Args:
+        form: As :func:`in_range` gave it.
+        sure: As :func:`sure_of` gave it.
+        function: Of a form; its results have the same shapes for both.
+
+    Example:
+        >>> x, form = ops.full((), -50.0), _Form(find_feature_map("elu+1", 1), "sum", 256, unsure=True)
+        >>> float(by_range(form, sure_of(form, x, x), lambda form: 2 * x if form.feature_map.logarithmic else x))
+        -100.0
+    """
+    if not sure:
+        return function(form)
+    plain = form._replace(unsure=False)
+    exact = plain._replace(feature_map=exact_map(form.feature_map))
+    return ops.cond(sure[0], lambda: function(plain), lambda: function(exact))
+
+
+def exactly(form: Any, *x: Tensor) -> Any:
+    """The form in one tile and by logarithms, if it has them: for derivatives of its gradient.
+
+    Args:
+        form: A tuple with ``feature_map``, ``tile`` and ``unsure``.
+        *x: Tensors (batch, time, ...); if some time is unknown, tiles stay as they are.
+
+    Example:
+        >>> exactly(_Form(find_feature_map("relu", 1), "sum", 256), ops.ones((1, 1000))).tile
+        1000
+    """
+    times = [y.shape[1] for y in x]
+    tile = form.tile if None in times else max(times)
+    return form._replace(feature_map=exact_map(form.feature_map), unsure=False, tile=tile)
+
+
 def normalizer(normalize: str | None, N: Tensor, sums: Tensor | None, scale: Tensor | None = None) -> Tensor:
-    """What numerators are multiplied by; 0 where it would be 1/0.
+    """What numerators are multiplied by; 0 where there is nothing to divide.
 
     Args:
         normalize: ``"sum"``, ``"rms"`` or None.
@@ -248,17 +349,20 @@ def normalizer(normalize: str | None, N: Tensor, sums: Tensor | None, scale: Ten
         scale: Logarithm of what was taken out of both, (..., 1); None for 0.
 
     Returns:
-        (..., 1).
+        (..., 1). NaN where weights that have logarithms all vanished, though there are keys.
 
     Example:
         >>> float(normalizer("sum", ops.ones((1, 2)), ops.full((1, 1), 4.0))[0, 0])
         0.25
     """
     if normalize == "sum":
-        return ops.where(sums == 0, 0, 1 / ops.where(sums == 0, 1, sums))
+        nothing = 0 if scale is None else ops.where(scale > NOTHING / 2, math.nan, ops.zeros_like(sums))
+        return ops.where(sums == 0, nothing, 1 / ops.where(sums == 0, 1, sums))
     if normalize == "rms":
-        squares = ops.mean(ops.square(N), axis=-1, keepdims=True)
-        return ops.where(squares > 0, ops.rsqrt(ops.where(squares > 0, squares, 1)), 0)
+        size = largest(N)  # without which squares overflow, or vanish
+        some = ops.where(size == 0, 1, size)
+        squares = ops.mean(ops.square(N / some), axis=-1, keepdims=True)
+        return ops.where(size == 0, 0, ops.rsqrt(ops.where(size == 0, 1, squares)) / some)
     return ops.ones_like(N[..., :1]) if scale is None else ops.exp(scale)
 
 
@@ -290,8 +394,8 @@ def normalizer_gradient(
     return factor * (upstream - out * ops.mean(along, axis=-1, keepdims=True)), None
 
 
-def whole_segments(x: tuple, mask: Tensor | None, padding: Any) -> tuple[tuple, Tensor | None]:
-    """Tensors padded to whole segments, and the mask that leaves the padding out.
+def whole_tiles(x: tuple, mask: Tensor | None, padding: Any) -> tuple[tuple, Tensor | None]:
+    """Tensors padded to whole tiles, and the mask that leaves the padding out.
 
     Args:
         x: Tensors (batch, time, heads, ·), or None in their place.
@@ -299,106 +403,10 @@ def whole_segments(x: tuple, mask: Tensor | None, padding: Any) -> tuple[tuple, 
         padding: How many tokens are to come behind, a number or an integer tensor.
 
     Example:
-        >>> (x,), mask = whole_segments((ops.ones((1, 2, 1, 1)),), None, 1)
+        >>> (x,), mask = whole_tiles((ops.ones((1, 2, 1, 1)),), None, 1)
         >>> tuple(x.shape), ops.convert_to_numpy(mask).tolist()
         ((1, 3, 1, 1), [[1.0, 1.0, 0.0]])
     """
     if mask is None and not (isinstance(padding, int) and padding == 0):
         mask = float32_or_wider(ops.ones_like(x[0][:, :, 0, 0]))
     return padded(x, padding), padded(mask, padding)
-
-
-def checked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, ...]:
-    """q, k, v as tensors of floats and the mask as booleans.
-
-    Args:
-        q: Queries, (batch, time, heads, dim).
-        k: Keys, (batch, keys, heads, dim).
-        v: Values, (batch, keys, heads, values).
-        mask: (batch, keys), or None.
-        causal: Whether ``keys`` must be ``time``.
-
-    Raises:
-        ValueError: A shape or type does not fit, or there is no token, head or feature.
-
-    Example:
-        >>> x = ops.zeros((1, 3, 2, 4))
-        >>> keras.backend.standardize_dtype(checked(x, x, x, ops.ones((1, 3)), causal=True)[3].dtype)
-        'bool'
-    """
-    q, k, v = (of_rank(4, name, x) for name, x in (("q", q), ("k", k), ("v", v)))
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if 0 in x.shape[1:]:
-            raise ValueError(f"{name} must have at least one token, head and feature, got shape {tuple(x.shape)}")
-    batch, time, heads, dim = q.shape
-    require_shape("k", k, (batch, time if causal else None, heads, dim), "that of q" if causal else "to fit q")
-    require_shape("v", v, (batch, k.shape[1], heads, None), "that of k but for the last axis")
-    if mask is not None:
-        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-        require_shape("mask", mask, k.shape[:2], "(batch, keys)")
-    return q, k, v, mask
-
-
-def known_normalization(normalize: str | None) -> str | None:
-    """The option, if it is one.
-
-    Args:
-        normalize: ``"sum"``, ``"rms"`` or None.
-
-    Raises:
-        ValueError: It is something else.
-
-    Example:
-        >>> known_normalization("sum")
-        'sum'
-    """
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"normalize must be one of {', '.join(map(repr, NORMALIZATIONS))}, got {normalize!r}")
-    return normalize
-
-
-def of_rank(rank: int, name: str, x: Tensor) -> Tensor:
-    """The tensor, if it is one of floats and has the right number of axes.
-
-    Args:
-        rank: 4 for (batch, time, heads, dim), 3 for one token.
-        name: The argument, for the error.
-        x: Its value.
-
-    Raises:
-        ValueError: It is something else.
-
-    Example:
-        >>> tuple(of_rank(3, "q", ops.zeros((1, 2, 4))).shape)
-        (1, 2, 4)
-    """
-    x = ops.convert_to_tensor(x)
-    if len(x.shape) != rank:
-        axes = "(batch, time, heads, dim)" if rank == 4 else "(batch, heads, dim)"
-        raise ValueError(f"{name} must have shape {axes}, got {tuple(x.shape)}")
-    if "float" not in keras.backend.standardize_dtype(x.dtype):
-        raise ValueError(f"{name} must be of a float type, got {keras.backend.standardize_dtype(x.dtype)}")
-    return x
-
-
-def require_shape(name: str, x: Tensor, expected: Shape, meaning: str) -> None:
-    """Raises an error unless a tensor has a shape.
-
-    Args:
-        name: The argument, for the error.
-        x: Its value.
-        expected: Sizes; None for any.
-        meaning: What the shape stands for, for the error.
-
-    Raises:
-        ValueError: It has another shape.
-
-    Example:
-        >>> require_shape("mask", ops.ones((2, 5)), (2, None), "(batch, keys)")
-    """
-    got = tuple(x.shape)
-    fits = len(got) == len(expected) and all(
-        g == e for g, e in zip(got, expected, strict=True) if None not in (g, e)
-    )
-    if not fits:
-        raise ValueError(f"{name} must have shape {tuple(expected)}, {meaning}, got {got}")

@@ -4,33 +4,14 @@ With features φ(q), φ(k) written q and k, a causal query reads a state that ha
 
     S ← γ_i S + k uᵀ,    z ← γ_i z + k,    out = qᵀS / qᵀz.
 
-u = v, or u = β (v − γ_i Sᵀk) for the delta rule. Rows of matrices are tokens; g_i is the sum of log γ from the
-start of a chunk of C tokens to token i. In a chunk that starts from the state S,
+u = v, or u = β (v − γ_i Sᵀk) for the delta rule. A sequence is worked on in chunks, by products of matrices: the
+formulas, and those of their gradients, are in :mod:`lib.attention.chunks`.
 
-    A = D ∘ QKᵀ,    D_ij = e^{g_i − g_j} for j ≤ i,
-    N = A U + e^g Q S,                  numerators
-    δ = A 1 + e^g Q z,                  denominators
-    S ← e^{g_C} S + (e^{g_C − g} K)ᵀ U, z ← e^{g_C} z + (e^{g_C − g} K)ᵀ 1.
+**Tiles.** Time is cut into tiles of several chunks, one loop over them forward, one backward. What is kept
+in between: the inputs, the outputs, one factor a token, and the state before each tile. Derivatives of the gradient
+are those of the same formulas in one tile.
 
-Products of (C × C) matrices within a chunk, one state between chunks: never time × time, never a state a token.
-
-**The gradient.** Let dN, dδ be the gradients of the numerators and denominators, dS, dz those of the state after
-the chunk. For the forms with u = v,
-
-    B = D ∘ (dN Vᵀ + dδ 1ᵀ),
-    dQ = B K + e^g (dN Sᵀ + dδ zᵀ),
-    dK = Bᵀ Q + e^{g_C − g} (V dSᵀ + 1 dzᵀ),
-    dV = Aᵀ dN + e^{g_C − g} K dS,
-    dS ← e^{g_C} dS + (e^g Q)ᵀ dN,      dz ← e^{g_C} dz + (e^g Q)ᵀ dδ.
-
-g_i stands only beside q_i, and −g_i only beside k_i: dg_i = q_i·dq_i − k_i·dk_i, and dg_C has besides
-⟨S, dS⟩ + ⟨z, dz⟩ after the chunk. Only φ, and a chunk of the delta rule, are differentiated by the backend.
-
-**Segments.** Time is cut into segments of several chunks, one loop over them forward, one backward. What is kept
-in between: the inputs, the outputs, one factor a token, and the state before each segment.
-
-Tensors have the shape (batch, time, heads, dim) outside and (batch, heads, chunks, C, dim) within a segment. Sums
-and states are float32 or wider, whatever the inputs are.
+Tensors have the shape (batch, time, heads, dim). Sums and states are float32 or wider, whatever the inputs are.
 
 Source: Hua et al. 2022 (arXiv 2202.10447), section 3.2; Yang et al. 2023, 2024 (arXiv 2312.06635, 2406.06484,
 2412.06464).
@@ -39,29 +20,40 @@ Source: Hua et al. 2022 (arXiv 2202.10447), section 3.2; Yang et al. 2023, 2024 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import zlib
 from typing import Any, NamedTuple
 
-import numpy as np
+import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
 from .._arguments import positive_integer
-from .._backend import float32_or_wider, jit
+from .._backend import float32_or_wider, is_known, jit
+from .._tensors import as_tensor, or_nan, require, require_shape
+from .arguments import checked, checked_gate, known_normalization, of_one_type, of_rank, removed_tokens
 from .bidirectional import (
     State,
-    checked,
+    by_range,
     empty_state,
-    known_normalization,
+    exactly,
+    in_range,
     normalizer,
     normalizer_gradient,
-    of_rank,
-    require_shape,
-    whole_segments,
+    sure_of,
+    whole_tiles,
 )
-from .feature_maps import NOTHING, FeatureMap, find_feature_map, key_features, query_features
-from .segments import SEGMENT, loop, padded, segment, segments, shape_only, vjp
+from .chunks import Chunks, chunk_sums, chunk_sums_gradient, delta_sums, delta_sums_gradient, least
+from .feature_maps import (
+    NOTHING,
+    FeatureMap,
+    exact_map,
+    find_feature_map,
+    key_features,
+    mapped,
+    query_features,
+)
+from .tiling import TILE, loop, own_gradient, padded, shape_only, tile, tiles, vjp
 
-__all__ = ["Chunks", "chunk_sums", "chunkwise_attention", "prefill", "step"]
+__all__ = ["chunkwise_attention", "prefill", "recurrent_step"]
 
 Tensor = Any
 
@@ -74,7 +66,9 @@ class _Form(NamedTuple):
     feature_map: FeatureMap
     normalize: str | None
     chunk: int
-    segment: int  # the most tokens that are worked on at once
+    tile: int  # the most tokens that are worked on at once
+    number: int  # what a state says it was written by
+    unsure: bool = False  # whether only the numbers tell if the features are in range
 
 
 class _Tokens(NamedTuple):
@@ -109,15 +103,16 @@ def chunkwise_attention(
         feature_map: As in :func:`lib.attention.linear_attention`.
         normalize: ``"sum"``, ``"rms"`` or None, as there; with ``beta``, not ``"sum"``.
         mask: Tokens that are written, boolean, (batch, time); the others do not fade the state either.
-        log_decay: log γ ≤ 0, (batch, time, heads); None for γ = 1.
-        beta: β of the delta rule, (batch, time, heads); None for u = v.
+        log_decay: log γ ≤ 0, (batch, time, heads), −∞ to forget all; None for γ = 1.
+        beta: β of the delta rule, in [0, 2], (batch, time, heads); None for u = v.
         chunk: Tokens in a chunk.
 
     Returns:
         (batch, time, heads, values), of the type of v. A query that sees no key gets 0.
 
     Raises:
-        ValueError: A shape does not fit, or an option is unknown.
+        ValueError: A shape does not fit, a gate is out of range, or an option is unknown. Compiled code, which can
+            raise no error for values, gives NaN in that row of the batch.
 
     Example:
         >>> x = np.ones((1, 5, 1, 1), "float32")
@@ -125,194 +120,228 @@ def chunkwise_attention(
         [1.0, 2.0, 3.0, 4.0, 5.0]
     """
     form, x = _arguments(q, k, v, feature_map, normalize, mask, log_decay, beta, chunk)
-    return x.v if shape_only(x.q) else _trained(form, x)
+    return x.v if shape_only(x.q) else _trained(in_range(form, x.q, x.k), x)
 
 
 def prefill(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    feature_map: Any = "elu+1",
+    state: State | None = None,
     *,
+    feature_map: Any,
+    normalize: str | None,
     mask: Tensor | None = None,
-    normalize: str | None = "sum",
     log_decay: Tensor | None = None,
     beta: Tensor | None = None,
-    state: State | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, State]:
-    """A stretch of tokens at once, and the state after it, from which :func:`step` or another stretch goes on.
+    """A stretch of tokens at once, and the state after it, from which :func:`recurrent_step` goes on.
 
-    It is meant for generating text. To train, call the form itself, which has a gradient that saves memory.
+    It is meant for generating text. To train, call the form itself, which has a gradient that saves memory. The
+    forms have defaults, this function has none: a state says which form wrote it, and no other may go on from it.
 
     Args:
         q: Queries, (batch, time, heads, dim).
         k: Keys, (batch, time, heads, dim).
         v: Values, (batch, time, heads, values).
-        feature_map: As in :func:`lib.attention.linear_attention`; None for the forms without one.
-        mask: Tokens that count, boolean, (batch, time).
-        normalize: As in :func:`lib.attention.linear_attention`.
-        log_decay: As in :func:`chunkwise_attention`.
-        beta: As in :func:`chunkwise_attention`.
         state: The state before the first token; None for an empty one.
+        feature_map: As in :func:`lib.attention.linear_attention`; None for the forms without one.
+        normalize: As in :func:`lib.attention.linear_attention`.
+        mask: Tokens that count, boolean or 0 and 1, (batch, time).
+        log_decay: log γ ≤ 0, (batch, time, heads), of the forms whose state fades; None for γ = 1.
+        beta: β, (batch, time, heads), of the delta rule; None for the other forms.
         chunk: As in :func:`lib.attention.linear_attention`.
 
     Returns:
         The outputs (batch, time, heads, values), and the state.
 
     Raises:
-        ValueError: As the form.
+        ValueError: As the form; or the state is not one of this form. Compiled code, which can raise no error for
+            values, gives NaN in that row of the batch.
 
     Example:
         >>> x = np.random.default_rng(0).standard_normal((1, 9, 2, 4)).astype("float32")
-        >>> whole = chunkwise_attention(x, x, x, "elu+1", "sum")
-        >>> _, state = prefill(x[:, :8], x[:, :8], x[:, :8])
-        >>> last, state = step(state, x[:, 8], x[:, 8], x[:, 8])
+        >>> form = {"feature_map": "elu+1", "normalize": "sum"}
+        >>> whole = chunkwise_attention(x, x, x, **form)
+        >>> _, state = prefill(x[:, :8], x[:, :8], x[:, :8], **form)
+        >>> last, state = recurrent_step(x[:, 8], x[:, 8], x[:, 8], state, **form)
         >>> bool(ops.max(ops.abs(last - whole[:, 8])) < 1e-5)
         True
     """
     form, x = _arguments(q, k, v, feature_map, normalize, mask, log_decay, beta, chunk)
-    out, _, last, _ = _forward(form, x, empty_state(form.feature_map, x.k, x.v) if state is None else state)
+    form, x, before = _before(form, x, state)
+    out, _, last, _ = _forward(form, x, before)
     return out[:, : ops.shape(x.q)[1]], last
 
 
-def step(
-    state: State | None,
+def recurrent_step(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    feature_map: Any = "elu+1",
+    state: State | None = None,
     *,
+    feature_map: Any,
+    normalize: str | None,
     mask: Tensor | None = None,
-    normalize: str | None = "sum",
     log_decay: Tensor | None = None,
     beta: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """One token, in constant time and memory: the recurrence itself.
 
     Args:
-        state: The state so far; None at the start.
         q: The query, (batch, heads, dim).
         k: The key, (batch, heads, dim).
         v: The value, (batch, heads, values).
+        state: The state so far; None at the start.
         feature_map: As in :func:`lib.attention.linear_attention`; None for the forms without one.
-        mask: Rows whose state takes the token in, boolean, (batch,).
         normalize: As in :func:`lib.attention.linear_attention`.
-        log_decay: As in :func:`chunkwise_attention`, (batch, heads).
-        beta: As in :func:`chunkwise_attention`, (batch, heads).
+        mask: Rows whose state takes the token in, boolean or 0 and 1, (batch,).
+        log_decay: log γ ≤ 0, (batch, heads), of the forms whose state fades; None for γ = 1.
+        beta: β, (batch, heads), of the delta rule; None for the other forms.
 
     Returns:
         The output (batch, heads, values), and the state after the token.
 
     Raises:
-        ValueError: As the form.
+        ValueError: As :func:`prefill`.
 
     Example:
-        >>> one = np.ones((1, 1, 1), "float32")
-        >>> out, state = step(None, one, one, 3 * one)
-        >>> out, state = step(state, one, one, 5 * one)
+        >>> one, form = np.ones((1, 1, 1), "float32"), {"feature_map": "elu+1", "normalize": "sum"}
+        >>> out, state = recurrent_step(one, one, 3 * one, **form)
+        >>> out, state = recurrent_step(one, one, 5 * one, state, **form)
         >>> float(out[0, 0, 0]), tuple(state.S.shape)
         (4.0, (1, 1, 1, 1))
     """
     q, k, v = (ops.expand_dims(of_rank(3, name, x), 1) for name, x in (("q", q), ("k", k), ("v", v)))
     mask, log_decay, beta = (
-        None if x is None else ops.expand_dims(ops.convert_to_tensor(x), 1) for x in (mask, log_decay, beta)
+        None if x is None else ops.expand_dims(as_tensor(name, x), 1)
+        for name, x in (("mask", mask), ("log_decay", log_decay), ("beta", beta))
     )
     form, x = _arguments(q, k, v, feature_map, normalize, mask, log_decay, beta)
-    before = empty_state(form.feature_map, x.k, x.v) if state is None else state
+    form, x, before = _before(form, x, state)
     (Q, K), (fall, level, scale) = _features(form, x.q, x.k, x.mask, before.level)
-    (S, z, _), log_decay = before, _decays(x, fall)
-    q, k, u = Q[:, 0], K[:, 0], float32_or_wider(x.v)[:, 0]
+    log_decay, u = _decays(x, fall), float32_or_wider(x.v)[:, 0]
+    q, k, u, S, z = of_one_type(Q[:, 0], K[:, 0], u, before.S, before.z)
     if log_decay is not None:
-        gamma = ops.exp(log_decay[:, 0])[..., None]
+        gamma = ops.exp(ops.cast(log_decay[:, 0], S.dtype))[..., None]
         S, z = gamma[..., None] * S, gamma * z
     if x.beta is not None:
-        u = x.beta[:, 0, :, None] * (u - ops.einsum("bhf,bhfe->bhe", k, S))
+        beta = ops.cast(x.beta[:, 0, :, None], S.dtype)
+        u = beta * (u - ops.einsum("bhf,bhfe->bhe", k, S))
     S = S + k[..., :, None] * u[..., None, :]
     z = z + k if normalize == "sum" else z
     numerators, denominators = ops.einsum("bhf,bhfe->bhe", q, S), ops.sum(q * z, axis=-1, keepdims=True)
-    factor = normalizer(normalize, numerators, denominators, None if scale is None else scale[:, 0])
-    return ops.cast(numerators * factor, x.v.dtype), State(S, z, level)
+    scale = None if scale is None else ops.cast(scale[:, 0], S.dtype)
+    factor = normalizer(normalize, numerators, denominators, scale)
+    return ops.cast(numerators * factor, x.v.dtype), State(S, z, level, before.form)
 
 
-# --- forward and backward over the segments -------------------------------------------------------------------
+def _before(form: _Form, x: _Tokens, state: State | None) -> tuple[_Form, _Tokens, State]:
+    """The form by logarithms, the tokens, NaN where the state is foreign, and the state that they begin with."""
+    form = form._replace(feature_map=exact_map(form.feature_map))
+    if state is None:
+        return form, x, empty_state(form.feature_map, x.k, x.v, form.number)
+    if not isinstance(state, State):
+        raise ValueError(f"state must be a State or None, got {state!r}")
+    batch, _, heads, values = x.v.shape
+    shapes = (batch, heads, None, values), (batch, heads, None), (batch, heads), (batch,)
+    for name, part, shape in zip(State._fields, state, shapes, strict=True):
+        require_shape(f"state.{name}", part, shape, to_fit="v")
+    same = state.form == form.number
+    rule = "state must be one that the same feature_map, normalize and gates wrote"
+    require(ops.all(same), rule, lambda: "one of another form")
+    return form, x if is_known(same) else x._replace(v=or_nan(x.v, same)), state
+
+
+# --- forward and backward over the tiles -------------------------------------------------------------------
 
 
 def _trained(form: _Form, x: _Tokens) -> Tensor:
     """The outputs, with the gradient of :func:`_backward`."""
     given = [name for name, part in zip(x._fields, x, strict=True) if part is not None]
 
-    @ops.custom_gradient
-    def attend(*tensors: Tensor) -> tuple[Tensor, Callable]:
-        x = _Tokens(**dict(zip(given, tensors, strict=True)))
+    def tokens(tensors: tuple[Tensor, ...]) -> _Tokens:
+        return _Tokens(**dict(zip(given, tensors, strict=True)))
+
+    def run(form: _Form, x: _Tokens) -> tuple[Tensor, ...]:
         out, factor, _, states = _forward(form, x, empty_state(form.feature_map, x.k, x.v))
-        kept = ops.stop_gradient(out)  # not what is returned, which would hold itself on torch
+        return out, factor, *states
 
-        def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
-            g = args[0] if upstream is None else upstream  # torch passes it by name, after the arguments
-            dx = _backward(form, x, states, kept, factor, g)
-            return dx if x.mask is None else (*dx, ops.zeros_like(x.mask))
+    def function(*tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        x = tokens(tensors)
+        sure = sure_of(form, x.q, x.k)
+        out, *kept = by_range(form, sure, lambda form: run(form, x))
+        return out[:, : ops.shape(x.q)[1]], (out, *kept, *sure)
 
-        return out[:, : ops.shape(x.q)[1]], gradient
+    def gradient(tensors: tuple[Tensor, ...], kept: tuple[Tensor, ...], upstream: Tensor) -> tuple[Tensor, ...]:
+        x, (out, factor, S, z, level, *sure) = tokens(tensors), kept
+        dx = by_range(form, sure, lambda form: _backward(form, x, (S, z, level), out, factor, upstream))
+        return dx if x.mask is None else (*dx, ops.zeros_like(x.mask))
 
-    return attend(*(part for part in x if part is not None))
+    def plain(*tensors: Tensor) -> Tensor:
+        x = tokens(tensors)
+        exact = exactly(form, x.q)
+        return run(exact._replace(tile=exact.tile + form.chunk), x)[0][:, : ops.shape(x.q)[1]]
+
+    return own_gradient(function, gradient, plain, tuple(part for part in x if part is not None))
 
 
-def _in_segments(form: _Form, x: _Tokens) -> tuple[int, Any, Any, _Tokens]:
-    """Tokens in a segment, the number of segments, the padding behind the last one, and what is padded with it."""
+def _in_tiles(form: _Form, x: _Tokens) -> tuple[int, Any, Any, _Tokens]:
+    """Tokens in a tile, the number of tiles, the padding behind the last one, and what is padded with it."""
     time = x.q.shape[1]
     C = form.chunk if time is None else min(form.chunk, time)
     # the delta rule goes on chunk after chunk
-    T, count, padding = segments(x.q, C if x.beta is not None else max(C, form.segment // C * C), C)
-    parts, mask = whole_segments(x[:-1], x.mask, padding)
+    T, count, padding = tiles(x.q, C if x.beta is not None else max(C, form.tile // C * C), C)
+    parts, mask = whole_tiles(x[:-1], x.mask, padding)
     return T, count, padding, _Tokens(*parts, mask)
 
 
 def _forward(form: _Form, x: _Tokens, start: State) -> tuple[Tensor, Tensor, State, tuple[Tensor, ...]]:
-    """All segments, one after another.
+    """All tiles, one after another.
 
     Returns:
-        The outputs (batch, time, heads, values), padded to whole segments; what was multiplied into them (..., 1);
-        the last state; and the states before each segment, each part of them with the segments on axis 1.
+        The outputs (batch, time, heads, values), padded to whole tiles; what was multiplied into them (..., 1);
+        the last state; and the states before each tile, each part of them with the tiles on axis 1.
     """
-    T, count, _, x = _in_segments(form, x)
+    T, count, _, x = _in_tiles(form, x)
 
-    def body(i: Tensor, state: State) -> tuple[State, tuple[Tensor, ...]]:
-        after, out, factor = _segment(form, segment(x, i, T), state)
-        return after, (out, factor, *(ops.expand_dims(part, 1) for part in state))
+    def body(i: Tensor, sums: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        after, out, factor = _tile(form, tile(x, i, T), State(*sums, start.form))
+        return after[:-1], (out, factor, *(ops.expand_dims(part, 1) for part in sums))
 
-    last, (out, factor, *states) = loop(body, start, count)
-    return out, factor, last, tuple(states)
+    last, (out, factor, *states) = loop(body, start[:-1], count)
+    return out, factor, State(*last, start.form), tuple(states)
 
 
 def _backward(
     form: _Form, x: _Tokens, states: tuple[Tensor, ...], out: Tensor, factor: Tensor, upstream: Tensor
 ) -> tuple[Tensor, ...]:
-    """The gradients of the tokens, from the last segment to the first."""
-    time, (T, count, padding, x) = ops.shape(x.q)[1], _in_segments(form, x)
+    """The gradients of the tokens, from the last tile to the first."""
+    time, (T, count, padding, x) = ops.shape(x.q)[1], _in_tiles(form, x)
     results = (out, factor, padded(upstream, padding))
 
     def body(i: Tensor, d_state: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-        state = State(*(part[:, 0] for part in segment(states, i, 1)))
-        return _segment_gradient(form, segment(x, i, T), state, *segment(results, i, T), d_state)
+        state = State(*(part[:, 0] for part in tile(states, i, 1)), form.number)
+        return _tile_gradient(form, tile(x, i, T), state, *tile(results, i, T), d_state)
 
     S, z, _ = states
     _, gradients = loop(body, (ops.zeros_like(S[:, 0]), ops.zeros_like(z[:, 0])), count, reverse=True)
     return tuple(g[:, :time] for g in gradients)
 
 
-def _segment(form: _Form, x: _Tokens, state: State) -> tuple[State, Tensor, Tensor]:
-    """The state after a segment, its outputs (batch, T, heads, values), and what was multiplied into them."""
+def _tile(form: _Form, x: _Tokens, state: State) -> tuple[State, Tensor, Tensor]:
+    """The state after a tile, its outputs (batch, T, heads, values), and what was multiplied into them."""
     (Q, K), (fall, level, scale) = _features(form, x.q, x.k, x.mask, state.level)
     chunks = _chunked(form, Q, K, x, _decays(x, fall))
-    core = chunk_sums if x.beta is None else _delta_sums
+    core = chunk_sums if x.beta is None else delta_sums
     N, sums, S, z = core(chunks, state.S, state.z, form.normalize == "sum")
     N, sums = _in_time(N), None if sums is None else _in_time(sums)
     factor = normalizer(form.normalize, N, sums, scale)
-    return State(S, z, level), ops.cast(N * factor, x.v.dtype), factor
+    return State(S, z, level, state.form), ops.cast(N * factor, x.v.dtype), factor
 
 
-def _segment_gradient(
+def _tile_gradient(
     form: _Form,
     x: _Tokens,
     state: State,
@@ -321,17 +350,17 @@ def _segment_gradient(
     upstream: Tensor,
     d_state: tuple[Tensor, Tensor],
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-    """The gradients of the state before a segment, from those of the state after it, and of the tokens."""
+    """The gradients of the state before a tile, from those of the state after it, and of the tokens."""
     (Q, K), (fall, _, _), pullback = vjp(lambda q, k: _features(form, q, k, x.mask, state.level), x.q, x.k)
     chunks = _chunked(form, Q, K, x, _decays(x, fall))
     dN, d_sums = normalizer_gradient(form.normalize, out, factor, upstream)
     dN, d_sums = _chunks(dN, chunks.Q.shape[3]), None if d_sums is None else _chunks(d_sums, chunks.Q.shape[3])
-    core = _chunk_sums_gradient if x.beta is None else _delta_sums_gradient
+    core = chunk_sums_gradient if x.beta is None else delta_sums_gradient
     d_chunks, d_state = core(chunks, state.S, state.z, dN, d_sums, *d_state)
     dQ, dK, dV, dg, d_beta = (None if d is None else _in_time(d) for d in d_chunks)
     gradients = [*pullback((dQ, dK)), ops.cast(dV, x.v.dtype)]
     if x.log_decay is not None:
-        gradients.append(dg[..., 0] if x.mask is None else dg[..., 0] * x.mask[:, :, None])
+        gradients.append(ops.where(x.log_decay > least(x.log_decay), dg[..., 0], 0))
     if x.beta is not None:
         gradients.append(d_beta[..., 0])
     return d_state, tuple(gradients)
@@ -344,7 +373,7 @@ def _features(
     form: _Form, q: Tensor, k: Tensor, mask: Tensor | None, level: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor | None, Tensor, Tensor | None]]:
     """Features of queries and keys; and the decay of the state, its level after, and the scale of the outputs."""
-    Q, q_level = query_features(form.feature_map, q)
+    Q, q_level = query_features(form.feature_map, q, form.normalize)
     K, so_far = key_features(form.feature_map, k, mask, level)
     if so_far is None:
         return (Q, K), (None, level, None)
@@ -354,29 +383,10 @@ def _features(
 
 
 def _decays(x: _Tokens, fall: Tensor | None) -> Tensor | None:
-    """The logarithm of what each token leaves of the state, (batch, T, heads); None for 0."""
-    if x.log_decay is None:
-        return fall
-    log_decay = x.log_decay if x.mask is None else x.log_decay * x.mask[:, :, None]
-    return log_decay if fall is None else log_decay + fall
-
-
-class Chunks(NamedTuple):
-    """A segment in chunks of C tokens, as :func:`chunk_sums` takes it.
-
-    Attributes:
-        Q: φ(q), (batch, heads, chunks, C, features), float32 or wider.
-        K: φ(k), likewise, 0 for a token that is not written.
-        V: Values, (batch, heads, chunks, C, values).
-        log_decay: log γ, (batch, heads, chunks, C, 1); None for γ = 1.
-        beta: β of the delta rule, likewise; None for u = v.
-    """
-
-    Q: Tensor
-    K: Tensor
-    V: Tensor
-    log_decay: Tensor | None = None
-    beta: Tensor | None = None
+    """The logarithm of what each token leaves of the state, (batch, T, heads), finite; None for 0."""
+    log_decay = fall if x.log_decay is None or fall is None else x.log_decay + fall
+    log_decay = x.log_decay if log_decay is None else log_decay
+    return None if log_decay is None else ops.maximum(log_decay, least(log_decay))
 
 
 def _chunked(form: _Form, Q: Tensor, K: Tensor, x: _Tokens, log_decay: Tensor | None) -> Chunks:
@@ -397,154 +407,6 @@ def _in_time(x: Tensor) -> Tensor:
     return ops.reshape(ops.transpose(x, (0, 2, 3, 1, 4)), (-1, chunks * C, heads, values))
 
 
-# --- within a segment: the formulas at the head of this module ------------------------------------------------
-
-
-def chunk_sums(x: Chunks, S: Tensor, z: Tensor, summed: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """The numerators and denominators of all chunks of a segment at once, and the state after the last one.
-
-    Args:
-        x: The segment, with u = v.
-        S: The state before it, (batch, heads, features, values).
-        z: The sum of keys before it, (batch, heads, features).
-        summed: Whether denominators are wanted; without them z stays as it is.
-
-    Returns:
-        N (batch, heads, chunks, C, values); δ (..., C, 1), or None; S and z after the segment.
-
-    Source: Hua et al. 2022 (arXiv 2202.10447), section 3.2.
-
-    Example:
-        >>> one, none = np.ones((1, 1, 2, 2, 1), "float32"), np.zeros((1, 1, 1, 1), "float32")
-        >>> N, sums, S, z = chunk_sums(Chunks(one, one, 3 * one), none, none[0], summed=True)
-        >>> [ops.convert_to_numpy(x).ravel().tolist() for x in (N, sums, S)]
-        [[3.0, 6.0, 9.0, 12.0], [1.0, 2.0, 3.0, 4.0], [12.0]]
-    """
-    decay = _decay_factors(x)
-    S, z = _states(x, decay, S, z, summed)  # before each chunk, and after the last one
-    A = decay.D * ops.matmul(x.Q, _transposed(x.K))
-    Q = _times(x.Q, decay.into)
-    N = ops.matmul(A, x.V) + ops.matmul(Q, S[:, :, :-1])
-    if not summed:
-        return N, None, S[:, :, -1], z
-    sums = ops.sum(A, axis=-1, keepdims=True) + ops.matmul(Q, z[:, :, :-1, :, None])
-    return N, sums, S[:, :, -1], z[:, :, -1]
-
-
-class _Decay(NamedTuple):
-    """The factors that a sum g of log γ makes; None for 1."""
-
-    D: Tensor  # e^{g_i − g_j} for j ≤ i: (C, C), or (batch, heads, chunks, C, C)
-    into: Tensor | None  # e^g, (..., C, 1)
-    out_of: Tensor | None  # e^{g_C − g}, (..., C, 1)
-    carry: Tensor  # from what chunk i writes to the state before chunk j, (chunks + 1, chunks + 1) or more axes
-
-
-def _decay_factors(x: Chunks) -> _Decay:
-    if x.log_decay is None:
-        chunks, C = x.Q.shape[2:4]
-        return _Decay(_lower(C, x.Q), None, None, _lower(chunks + 1, x.Q))
-    g = ops.cumsum(x.log_decay[..., 0], axis=-1)
-    g_C = g[..., -1:]
-    G = ops.pad(ops.cumsum(g_C[..., 0], axis=-1), ((0, 0), (0, 0), (1, 0)))
-    return _Decay(_differences(g), ops.exp(g)[..., None], ops.exp(g_C - g)[..., None], _differences(G))
-
-
-def _lower(n: int, like: Tensor) -> Tensor:
-    return ops.cast(np.tril(np.ones((n, n), "float32")), like.dtype)
-
-
-def _differences(g: Tensor) -> Tensor:
-    """e^{g_i − g_j} for j ≤ i, else 0."""
-    lower = np.tril(np.ones((g.shape[-1],) * 2, bool))
-    return ops.exp(ops.where(lower, g[..., :, None] - g[..., None, :], -math.inf))
-
-
-def _states(x: Chunks, decay: _Decay, S: Tensor, z: Tensor, summed: bool) -> tuple[Tensor, Tensor]:
-    """S, and z if it is summed, before each chunk and after the last one."""
-    K = _times(x.K, decay.out_of)
-    S = _carried(decay.carry, S, ops.matmul(_transposed(K), x.V))
-    return S, _carried(decay.carry, z, ops.sum(K, axis=3)) if summed else z
-
-
-def _carried(carry: Tensor, first: Tensor, others: Tensor, reverse: bool = False) -> Tensor:
-    """States (batch, heads, chunks + 1, ...): before each chunk, and after the last one.
-
-    Args:
-        carry: What is left of each part, (..., chunks + 1, chunks + 1).
-        first: The state before the first chunk; in reverse, the gradient of the one after the last.
-        others: What each chunk adds, (batch, heads, chunks, ...).
-        reverse: Whether gradients flow back, from the states to the parts.
-    """
-    parts = [others, first[:, :, None]] if reverse else [first[:, :, None], others]
-    parts = ops.concatenate(parts, axis=2)
-    batch, shape = ops.shape(parts)[0], tuple(parts.shape[1:])
-    flat = ops.reshape(parts, (batch, *shape[:2], math.prod(shape[2:])))
-    return ops.reshape(ops.matmul(_transposed(carry) if reverse else carry, flat), (batch, *shape))
-
-
-def _times(x: Tensor, factor: Tensor | None) -> Tensor:
-    return x if factor is None else x * factor
-
-
-def _transposed(x: Tensor) -> Tensor:
-    return ops.swapaxes(x, -1, -2)
-
-
-def _chunk_sums_gradient(
-    x: Chunks, S: Tensor, z: Tensor, dN: Tensor, d_sums: Tensor | None, dS: Tensor, dz: Tensor
-) -> tuple[Chunks, tuple[Tensor, Tensor]]:
-    """The gradients of the inputs of :func:`chunk_sums`, from those of its results."""
-    summed = d_sums is not None
-    decay = _decay_factors(x)
-    Q, (S, z) = _times(x.Q, decay.into), _states(x, decay, S, z, summed)
-    dS = _carried(decay.carry, dS, ops.matmul(_transposed(Q), dN), reverse=True)
-    dS_after = dS[:, :, 1:]
-    A = decay.D * ops.matmul(x.Q, _transposed(x.K))
-    B = ops.matmul(dN, _transposed(x.V))
-    B = decay.D * (B + d_sums if summed else B)
-    dQ = ops.matmul(dN, _transposed(S[:, :, :-1]))
-    dK = ops.matmul(x.V, _transposed(dS_after))
-    if summed:
-        dz = _carried(decay.carry, dz, ops.matmul(_transposed(Q), d_sums)[..., 0], reverse=True)
-        dQ, dK = dQ + d_sums * z[:, :, :-1, None], dK + dz[:, :, 1:, None]
-    dQ = ops.matmul(B, x.K) + _times(dQ, decay.into)
-    dK = ops.matmul(_transposed(B), x.Q) + _times(dK, decay.out_of)
-    dV = ops.matmul(_transposed(A), dN) + ops.matmul(_times(x.K, decay.out_of), dS_after)
-    dg = None
-    if x.log_decay is not None:
-        dg = ops.sum(x.Q * dQ - x.K * dK, axis=-1)
-        after = ops.sum(S[:, :, 1:] * dS_after, axis=(-1, -2))
-        after = after + ops.sum(z[:, :, 1:] * dz[:, :, 1:], axis=-1) if summed else after
-        dg = (ops.sum(dg, axis=-1, keepdims=True) - ops.cumsum(dg, axis=-1) + dg + after[..., None])[..., None]
-    return Chunks(dQ, dK, dV, dg, None), (dS[:, :, 0], dz[:, :, 0] if summed else dz)
-
-
-def _delta_sums(x: Chunks, S: Tensor, z: Tensor, _: bool) -> tuple[Tensor, None, Tensor, Tensor]:
-    """The same in one chunk, with the u that solve u_i = β_i (v_i − e^{g_i} Sᵀk_i − Σ_{j<i} D_ij (k_i·k_j) u_j)."""
-    decay = _decay_factors(x)
-    rest = np.tril(np.ones((x.Q.shape[3],) * 2, "float32"), -1)
-    known = ops.cast(rest, S.dtype) * decay.D * ops.matmul(x.K, _transposed(x.K))
-    before = x.V - ops.matmul(_times(x.K, decay.into), S[:, :, None])
-    U = ops.solve_triangular(ops.eye(x.Q.shape[3], dtype=S.dtype) + x.beta * known, x.beta * before, lower=True)
-    return chunk_sums(x._replace(V=U), S, z, False)
-
-
-def _delta_sums_gradient(
-    x: Chunks, S: Tensor, z: Tensor, dN: Tensor, _: None, dS: Tensor, dz: Tensor
-) -> tuple[Chunks, tuple[Tensor, Tensor]]:
-    """The gradients of the inputs of :func:`_delta_sums`, by the backend."""
-    given = [name for name, part in zip(Chunks._fields, x, strict=True) if part is not None]
-
-    def again(S: Tensor, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], None]:
-        N, _, S, _ = _delta_sums(x._replace(**dict(zip(given, tensors, strict=True))), S, z, False)
-        return (N, S), None
-
-    _, _, pullback = vjp(again, S, *(part for part in x if part is not None))
-    dS, *gradients = pullback((dN, dS))
-    return x._replace(**dict(zip(given, gradients, strict=True))), (dS, dz)
-
-
 _trained, _forward = map(jit(static_argnums=0), (_trained, _forward))
 
 
@@ -552,25 +414,34 @@ _trained, _forward = map(jit(static_argnums=0), (_trained, _forward))
 
 
 def _arguments(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Any,
+    k: Any,
+    v: Any,
     feature_map: Any,
     normalize: str | None,
-    mask: Tensor | None,
-    log_decay: Tensor | None = None,
-    beta: Tensor | None = None,
+    mask: Any,
+    log_decay: Any = None,
+    beta: Any = None,
     chunk: int = CHUNK,
 ) -> tuple[_Form, _Tokens]:
-    """The arguments of a causal form, or an error that names the one that is wrong."""
-    q, k, v, mask = checked(q, k, v, mask, causal=True)
+    """The arguments of a causal form, or an error that names the one that is wrong.
+
+    What is masked is left out. A gate, or the values, are NaN in the rows where compiled code finds them wrong.
+    """
     if known_normalization(normalize) == "sum" and beta is not None:
         raise ValueError("normalize must be 'rms' or None with the delta rule, whose weights have signs, got 'sum'")
-    feature_map = find_feature_map(feature_map, q.shape[-1], normalize != "sum", (q, k))
-    form = _Form(feature_map, normalize, positive_integer("chunk", chunk), SEGMENT)
+    q, k, v, mask, valid = checked(q, k, v, mask, causal=True)
+    q, k, v = removed_tokens(mask, q, k, v)
     dtype = float32_or_wider(q[:1, :1, :1, :1]).dtype
-    log_decay, beta, mask = (None if x is None else ops.cast(x, dtype) for x in (log_decay, beta, mask))
-    for name, x in (("log_decay", log_decay), ("beta", beta)):
-        if x is not None:
-            require_shape(name, x, q.shape[:3], "(batch, time, heads)")
+    if log_decay is not None:
+        log_decay = checked_gate("log_decay", log_decay, q, mask, dtype, -math.inf, 0)
+    if beta is not None:
+        beta = checked_gate("beta", beta, q, mask, dtype, 0, 2)
+    given = find_feature_map(feature_map, q.shape[-1], normalize != "sum")
+    name = (given.name, given.logarithmic, q.shape[-1], normalize, log_decay is None, beta is None)
+    number = zlib.crc32(repr(name).encode()) >> 1  # 31 bits
+    feature_map, q, k = mapped(given, q, k)
+    form = _Form(feature_map, normalize, positive_integer("chunk", chunk), TILE, number)
+    mask = None if mask is None else ops.cast(mask, dtype)
+    v = v if valid is None else or_nan(v, valid)
     return form, _Tokens(q, k, v, log_decay, beta, mask)

@@ -30,13 +30,13 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from .._arguments import is_integer, items
+from ._unicode import CHINESE, DELETED, LOWER, MARKS, PUNCTUATION, WHOLE
+
+__all__ = ["SPECIAL", "Normalized", "align", "character_span", "normalize", "token_span"]
+
 #: The tokens that stand for no characters, or for unknown ones.
 SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
-
-_CHINESE = (  # the blocks of ideographs, each of which is a word for BERT
-    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF)),
-    *((0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0x2F800, 0x2FA1F)),
-)
 
 
 class Normalized(NamedTuple):
@@ -74,8 +74,8 @@ def normalize(text: str, *, lower: bool = True, strip_accents: bool = True) -> N
     lower-cased. A character may become none, one or several: "é" becomes "e", the syllable "한" three letters.
 
     It is the text that the ``tokenizers`` library makes, without the spaces that it puts around Chinese characters.
-    Like there, and unlike in Python's ``str.lower``, Σ becomes σ at the end of a word too. The library's tables of
-    Unicode are older than Python's: the two part at characters that are younger than Unicode 8 (2015).
+    Like there, and unlike in Python's ``str.lower``, Σ becomes σ at the end of a word too. What a character is, is
+    what the library takes it for, whose categories are those of Unicode 8 (2015).
 
     Args:
         text: the raw text.
@@ -85,18 +85,23 @@ def normalize(text: str, *, lower: bool = True, strip_accents: bool = True) -> N
     Returns:
         The normalised text with the places it came from.
 
+    Raises:
+        ValueError: ``text`` is not a text.
+
     Example:
         >>> normalize("Cafe\u0301 ２")  # the accent is a character of its own, dropped after character 3
         Normalized(text='cafe ２', origins=(0, 1, 2, 3, 5, 6), ends=(1, 2, 3, 5, 6, 7))
         >>> normalize("Cafe\u0301 ２").raw(0, 4)
         (0, 5)
     """
+    if not isinstance(text, str):
+        raise ValueError(f"text must be a text, got {text!r}")
     pieces: list[tuple[str, int, int]] = []
     for i, character in enumerate(text):
         piece = _normalize_character(character, lower, strip_accents)
         if piece:
             pieces.append((piece, i, i + 1))
-        elif pieces and unicodedata.category(character) == "Mn":
+        elif pieces and ord(character) in MARKS:
             base, start, _ = pieces[-1]
             pieces[-1] = base, start, i + 1
     return Normalized(
@@ -140,9 +145,8 @@ def align(
         characters of a span are the token, or contain it if it shares one.
 
     Raises:
-        ValueError: ``tokens`` is a text; the text does not go on with a token, since the tokenizer normalises in
-            another way, tokens were masked or left out, or the text has a character that is younger than the
-            Unicode tables of the tokenizer.
+        ValueError: ``text`` is not a text, or ``tokens`` no list of texts; the text does not go on with a token,
+            since the tokenizer normalises in another way, or tokens were masked or left out.
 
     Example:
         >>> raw = "İstanbul Ünal"
@@ -156,6 +160,11 @@ def align(
     """
     if isinstance(tokens, str):
         raise ValueError(f"tokens must be a list of tokens, got the text {tokens!r}")
+    if not isinstance(tokens, Sequence):
+        raise ValueError(f"tokens must be a list of tokens, got {tokens!r}")
+    if not all(isinstance(token, str) for token in tokens):
+        raise ValueError(f"tokens must be texts, got {next(t for t in tokens if not isinstance(t, str))!r}")
+    special = items("special", special)
     normalized = normalize(text, lower=lower, strip_accents=strip_accents)
     spans: list[tuple[int, int] | None] = []
     end = 0
@@ -174,7 +183,8 @@ def token_span(spans: Sequence[tuple[int, int] | None], start: int, end: int) ->
     """The tokens that cover raw characters ``start`` to ``end`` − 1, for labels of tokens.
 
     Args:
-        spans: the raw characters of each token, as :func:`align` returns them.
+        spans: the raw characters of each token, as :func:`align` returns them, or as the offsets of
+            ``tokenizers``, where a token without characters has (0, 0).
         start: the first character.
         end: the character after the last one.
 
@@ -183,7 +193,7 @@ def token_span(spans: Sequence[tuple[int, int] | None], start: int, end: int) ->
         does, as for characters that were deleted or unknown.
 
     Raises:
-        ValueError: not 0 ≤ start < end.
+        ValueError: not 0 ≤ start < end, in integers, or ``spans`` holds something else than spans and None.
 
     Example:
         >>> spans = [None, (0, 8), (9, 12), (12, 13), None]  # İstanbul Üna ##l
@@ -193,7 +203,8 @@ def token_span(spans: Sequence[tuple[int, int] | None], start: int, end: int) ->
         True
     """
     _check_range(start, end)
-    places = [i for i, span in enumerate(spans) if span and span[0] < end and start < span[1]]
+    spans = _checked_spans(spans)
+    places = [i for i, span in enumerate(spans) if _has_characters(span) and span[0] < end and start < span[1]]
     return (places[0], places[-1] + 1) if places else None
 
 
@@ -204,7 +215,7 @@ def character_span(spans: Sequence[tuple[int, int] | None], start: int, end: int
     span of whole tokens around them.
 
     Args:
-        spans: the raw characters of each token, as :func:`align` returns them.
+        spans: as in :func:`token_span`.
         start: the first token.
         end: the token after the last one.
 
@@ -212,16 +223,21 @@ def character_span(spans: Sequence[tuple[int, int] | None], start: int, end: int
         The first character and the one after the last; None if no token of these has characters.
 
     Raises:
-        ValueError: not 0 ≤ start < end ≤ len(spans).
+        ValueError: not 0 ≤ start < end ≤ len(spans), in integers, or ``spans`` is not as there.
 
     Example:
         >>> spans = [None, (0, 8), (9, 12), (12, 13), None]  # İstanbul Üna ##l
         >>> character_span(spans, 2, 5)
         (9, 13)
     """
+    spans = _checked_spans(spans)
     _check_range(start, end, len(spans))
-    inside = [span for span in spans[start:end] if span]
+    inside = [span for span in spans[start:end] if _has_characters(span)]
     return (inside[0][0], inside[-1][1]) if inside else None
+
+
+def _has_characters(span: tuple[int, int] | None) -> bool:
+    return span is not None and span[0] < span[1]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -229,14 +245,15 @@ def _normalize_character(character: str, lower: bool, strip_accents: bool) -> st
     """What one raw character becomes."""
     if character in "\t\n\r":
         return " "
-    if character in "\0\ufffd" or unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs"):
+    code = ord(character)
+    if 0xD800 <= code < 0xE000 or any(code in part for part in DELETED):  # no tokenizer takes half a pair
         return ""
     if character.isspace():
         return " "
     if strip_accents:
-        decomposed = unicodedata.normalize("NFD", character)
-        character = "".join(part for part in decomposed if unicodedata.category(part) != "Mn")
-    return character.lower() if lower else character
+        decomposed = character if character == WHOLE else unicodedata.normalize("NFD", character)
+        character = "".join(part for part in decomposed if ord(part) not in MARKS)
+    return LOWER.get(character, character.lower()) if lower else character
 
 
 def _token_end(
@@ -273,7 +290,7 @@ def _is_word(character: str) -> bool:
     if character.isascii():
         return character.isprintable() and not character.isalnum() and character != " "
     code = ord(character)
-    return unicodedata.category(character)[0] == "P" or any(first <= code <= last for first, last in _CHINESE)
+    return code in PUNCTUATION or any(code in part for part in CHINESE)
 
 
 def _skip_spaces(text: str, start: int) -> int:
@@ -286,7 +303,18 @@ def _rest(normalized: Normalized, start: int) -> str:
     return normalized.text[start : start + 20]
 
 
+def _checked_spans(spans: Sequence[tuple[int, int] | None]) -> list[tuple[int, int] | None]:
+    found = items("spans", spans)
+    for span in found:
+        integers = span is None or (isinstance(span, Sequence) and len(span) == 2 and all(map(is_integer, span)))
+        if not integers:
+            raise ValueError(f"spans must be pairs of integers, or None, got {span!r}")
+    return found
+
+
 def _check_range(start: int, end: int, limit: int | None = None) -> None:
+    if not (is_integer(start) and is_integer(end)):
+        raise ValueError(f"start and end must be integers, got {start!r} and {end!r}")
     if not 0 <= start < end or (limit is not None and end > limit):
         bound = "" if limit is None else f" ≤ {limit}"
         raise ValueError(f"start and end must satisfy 0 ≤ start < end{bound}, got {start} and {end}")

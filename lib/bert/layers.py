@@ -1,4 +1,4 @@
-"""BERT: a stack of equal blocks that turns token ids into one vector a token.
+"""The parts of BERT: embeddings, and a block of self-attention and a feed-forward network.
 
 With X (time, hidden) the vectors of a sentence, a block is two steps, each with a shortcut and a normalisation
 after it (post-LayerNorm, as in the original)::
@@ -6,16 +6,7 @@ after it (post-LayerNorm, as in the original)::
     X ← LN(X + Attention(X))        Attention(X) = softmax(QKᵀ/√d) V for each head, then a linear map
     X ← LN(X + FFN(X))              FFN(X) = gelu(X W₁ + b₁) W₂ + b₂, with gelu(x) = x Φ(x) exactly
 
-====================================== ==========================================================================
-:class:`Embeddings`                    ids → vectors: word + position + segment
-:class:`SelfAttention`, :class:`Block` vectors → vectors; a block takes any layer as its attention
-:class:`Encoder`                       embeddings and a list of blocks, with random or pretrained weights
-:class:`ConditionalLayerNormalization` for heads: a normalisation that is told something
-====================================== ==========================================================================
-
-An encoder is put together from its parts, so it is taken apart as easily. Of a pretrained ``bert``,
-``Encoder(bert.embeddings, bert.blocks[:2])`` is the lower third with the same weights, and a list with other
-blocks in some places is another model. Files of weights and the ids of texts: ``lib.bert.pretrained``.
+A block takes any layer as its attention.
 
 Source: Devlin et al. 2019 (arXiv 1810.04805); Vaswani et al. 2017 (arXiv 1706.03762).
 """
@@ -23,31 +14,26 @@ Source: Devlin et al. 2019 (arXiv 1810.04805); Vaswani et al. 2017 (arXiv 1706.0
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import ArrayLike
 
-from .pretrained import E5File, Path, SafetensorsFile, WeightsFile
+from .._arguments import positive, positive_integer, rate
+from .._layers import integer_seed
+from .._tensors import as_tensor, checked_mask, or_nan, require, require_shape
 
-__all__ = [
-    "Block",
-    "ConditionalLayerNormalization",
-    "Embeddings",
-    "Encoder",
-    "SelfAttention",
-]
+__all__ = ["Block", "Embeddings", "SelfAttention"]
 
 Tensor = Any
 Shape = tuple[int | None, ...]
+Seed = int | keras.random.SeedGenerator | None
+
+EPSILON = 1e-12  # of the original
 
 _serializable = keras.saving.register_keras_serializable(package="proof_by_running")
-
-
-# --- the encoder ----------------------------------------------------------------------------------------------
 
 
 @_serializable
@@ -60,11 +46,15 @@ class Embeddings(keras.layers.Layer):
         positions: Longest sentence, in tokens.
         types: Number of segments; BERT numbers the first and the second text of a pair 0 and 1.
         dropout: Rate of the dropout.
-        seed: Seed of the dropout.
+        epsilon: What the normalisation adds to the variance.
+        seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``.
         **kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: When called, ``ids`` has not the shape (batch, time) or is longer than ``positions``.
+        ValueError: A size is no positive integer, ``dropout`` no rate in [0, 1), ``epsilon`` not positive; when
+            called, ``ids`` are no whole numbers (batch, time), are longer than ``positions`` or not in 0 to
+            ``vocabulary`` − 1, or ``types`` are not like them or not in 0 to ``types`` − 1. Under XLA and
+            ``jax.jit``, where no value can raise, the vectors of that text are NaN.
 
     Example:
         >>> embeddings = Embeddings(vocabulary=10, hidden=8, positions=16)
@@ -79,16 +69,20 @@ class Embeddings(keras.layers.Layer):
         positions: int = 512,
         types: int = 2,
         dropout: float = 0.1,
-        seed: int | None = None,
+        *,
+        epsilon: float = EPSILON,
+        seed: Seed = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self._config = {"vocabulary": vocabulary, "hidden": hidden, "positions": positions, "types": types}
-        self._config |= {"dropout": dropout, "seed": seed}
+        sizes = {"vocabulary": vocabulary, "hidden": hidden, "positions": positions, "types": types}
+        self._config = {name: positive_integer(name, size) for name, size in sizes.items()}
+        dropout, epsilon = rate("dropout", dropout), positive("epsilon", epsilon)
+        self._config |= {"dropout": dropout, "epsilon": epsilon, "seed": (seed := integer_seed(seed))}
         self.words = self._table(vocabulary, "words")
         self.positions = self._table(positions, "positions")
         self.types = self._table(types, "types")
-        self.norm = _normalization(self, name="norm")
+        self.norm = _normalization(self, epsilon, name="norm")
         self.dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
     def _table(self, rows: int, name: str) -> keras.layers.Embedding:
@@ -103,14 +97,26 @@ class Embeddings(keras.layers.Layer):
 
     def call(self, ids: Tensor, types: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Vectors (batch, time, hidden) of ids (batch, time); segments ``types`` (batch, time), 0 by default."""
-        if len(ids.shape) != 2:
-            raise ValueError(f"ids must have shape (batch, time), got shape {tuple(ids.shape)}")
-        longest = self._config["positions"]
+        ids, known = _rows("ids", ids, (None, None), self._config["vocabulary"])
+        known = ops.logical_and(self._fits(ids), known)
+        if types is None:
+            types = ops.zeros_like(ids)
+        else:
+            types, also_known = _rows("types", types, tuple(ids.shape), self._config["types"], to_fit="ids")
+            known = ops.logical_and(known, also_known)
+        places = ops.minimum(ops.arange(ops.shape(ids)[1]), self._config["positions"] - 1)
+        x = self.words(ids) + self.positions(places) + self.types(types)
+        return or_nan(self.dropout(self.norm(x), training=training), known)
+
+    def _fits(self, ids: Tensor) -> Tensor:
+        """Whether there is a position for each token, a boolean scalar; ValueError where it is known."""
+        longest, rule = self._config["positions"], "ids must have at most {} tokens a sentence"
         if (ids.shape[1] or 0) > longest:
-            raise ValueError(f"ids must have at most {longest} tokens a sentence, got {ids.shape[1]}")
-        types = ops.zeros_like(ids) if types is None else types
-        x = self.words(ids) + self.positions(ops.arange(ops.shape(ids)[1])) + self.types(types)
-        return self.dropout(self.norm(x), training=training)
+            raise ValueError(f"{rule.format(longest)}, got {ids.shape[1]}")
+        fits = ops.convert_to_tensor(ops.shape(ids)[1] <= longest)
+        if ids.shape[1] is None:
+            require(fits, rule.format(longest), lambda: ops.shape(ids)[1])
+        return fits
 
     def compute_output_shape(self, ids_shape: Shape, **_: Any) -> Shape:
         """(batch, time, hidden)."""
@@ -125,8 +131,9 @@ class Embeddings(keras.layers.Layer):
 class SelfAttention(keras.layers.Layer):
     """Each token asks all others: softmax(QKᵀ/√d) V for each head, the heads side by side, then a linear map.
 
-    Q, K and V (time, d) are linear maps of the vectors, d = hidden/heads. Padded tokens are asked nothing: their
-    scores are set to −30000, which any float type holds, and whose exponential is zero.
+    Q, K and V (time, d) are linear maps of the vectors, d = hidden/num_heads. Queries are divided by √d before they
+    meet the keys, so that float16 does not overflow. Padded tokens are asked nothing: their weights are zero, and
+    whatever stands at their places, NaN too, reaches no other token.
 
     Any layer with this interface can take its place in a :class:`Block`: ``call(x, mask=None, training=None)``
     keeps the shape of x (batch, time, hidden) and ignores the tokens where mask (batch, time) is False, ``build``
@@ -134,60 +141,66 @@ class SelfAttention(keras.layers.Layer):
     ``query``, ``key``, ``value`` and ``project``.
 
     Args:
-        heads: Number of heads, which divides ``hidden``.
+        num_heads: Number of heads, which divides ``hidden``.
         dropout: Rate of the dropout of the attention weights.
-        seed: Seed of the dropout.
+        seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``.
         **kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: When built, ``heads`` does not divide ``hidden``.
+        ValueError: ``num_heads`` is no positive integer, ``dropout`` no rate in [0, 1); when built, ``num_heads``
+            does not divide ``hidden``; when called, x is not (batch, time, hidden), or the mask is not (batch,
+            time) or not of booleans, zeros and ones. Under XLA and ``jax.jit`` a text with another number in its
+            mask becomes NaN.
 
     Example:
         >>> x = np.random.default_rng(0).standard_normal((1, 3, 8)).astype("float32")
         >>> mask = np.array([[True, True, False]])
-        >>> attention = SelfAttention(heads=2)
+        >>> attention = SelfAttention(num_heads=2)
         >>> padded, alone = attention(x, mask=mask)[:, :2], attention(x[:, :2])
         >>> bool(ops.max(ops.abs(padded - alone)) < 1e-6)
         True
     """
 
-    def __init__(self, heads: int, dropout: float = 0.1, seed: int | None = None, **kwargs: Any):
+    def __init__(self, num_heads: int, dropout: float = 0.1, *, seed: Seed = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.heads, self.rate, self.seed = heads, dropout, seed
-        self.dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
+        self.num_heads, self.seed = positive_integer("num_heads", num_heads), integer_seed(seed)
+        self.rate = rate("dropout", dropout)
+        self.dropout = keras.layers.Dropout(dropout, seed=self.seed, dtype=self.dtype_policy)
         self.supports_masking = True
 
     def build(self, x_shape: Shape) -> None:
         """Creates the four linear maps."""
         hidden = x_shape[-1]
-        if self.heads < 1 or hidden % self.heads:
-            raise ValueError(f"heads must divide hidden = {hidden}, got {self.heads}")
+        if hidden % self.num_heads:
+            raise ValueError(f"num_heads must divide hidden = {hidden}, got {self.num_heads}")
         self.query, self.key, self.value, self.project = (
             _dense(self, hidden, x_shape, name=name) for name in ("query", "key", "value", "project")
         )
 
     def call(self, x: Tensor, mask: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Vectors (batch, time, hidden) of vectors of the same shape; mask (batch, time) bool, True for tokens."""
+        x, mask = _valid_tokens(x, mask)
         Q, K, V = (self._split(linear(x)) for linear in (self.query, self.key, self.value))
-        scores = ops.matmul(Q, ops.transpose(K, (0, 1, 3, 2))) / math.sqrt(Q.shape[-1])
+        scores = ops.matmul(Q / math.sqrt(Q.shape[-1]), ops.transpose(K, (0, 1, 3, 2)))
         if mask is not None:
-            scores = ops.where(ops.cast(mask, "bool")[:, None, None, :], scores, ops.cast(-3e4, scores.dtype))
+            lowest = -6.5e4 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -1e30
+            scores = ops.where(mask[:, None, None, :], scores, ops.cast(lowest, scores.dtype))
         weights = self.dropout(ops.softmax(scores), training=training)
         return self.project(self._join(ops.matmul(weights, V)))
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, time, hidden) → (batch, heads, time, d)."""
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.heads, x.shape[-1] // self.heads))
+        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
     def _join(self, x: Tensor) -> Tensor:
         """(batch, heads, time, d) → (batch, time, hidden)."""
         x = ops.transpose(x, (0, 2, 1, 3))
-        return ops.reshape(x, (-1, ops.shape(x)[1], self.heads * x.shape[-1]))
+        return ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads * x.shape[-1]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
-        return {**super().get_config(), "heads": self.heads, "dropout": self.rate, "seed": self.seed}
+        return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.rate, "seed": self.seed}
 
 
 @_serializable
@@ -198,14 +211,16 @@ class Block(keras.layers.Layer):
         attention: Layer with the interface of :class:`SelfAttention`.
         inner: Width of the feed-forward network; BERT takes 4 · hidden.
         dropout: Rate of the dropout before each sum.
-        seed: Seed of the dropout.
+        epsilon: What the normalisations add to the variance.
+        seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``.
         **kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: ``attention`` is not a layer.
+        ValueError: ``attention`` is not a layer, ``inner`` no positive integer, ``dropout`` no rate in [0, 1),
+            ``epsilon`` not positive; when called, as :class:`SelfAttention`.
 
     Example:
-        >>> block = Block(SelfAttention(heads=2), inner=32)
+        >>> block = Block(SelfAttention(num_heads=2), inner=32)
         >>> tuple(block(np.zeros((1, 3, 8), "float32")).shape)
         (1, 3, 8)
     """
@@ -215,19 +230,22 @@ class Block(keras.layers.Layer):
         attention: keras.layers.Layer,
         inner: int,
         dropout: float = 0.1,
-        seed: int | None = None,
+        *,
+        epsilon: float = EPSILON,
+        seed: Seed = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not isinstance(attention, keras.layers.Layer):
             raise ValueError(f"attention must be a Keras layer, got {attention!r}")
-        self._config = {"inner": inner, "dropout": dropout, "seed": seed}
+        self._config = {"inner": positive_integer("inner", inner), "dropout": rate("dropout", dropout)}
+        self._config |= {"epsilon": positive("epsilon", epsilon), "seed": (seed := integer_seed(seed))}
         self.attention = attention
         self.attention_dropout, self.dropout = (
             keras.layers.Dropout(dropout, seed=own, dtype=self.dtype_policy) for own in _seeds(seed, 2)
         )
-        self.attention_norm = _normalization(self, name="attention_norm")
-        self.norm = _normalization(self, name="norm")
+        self.attention_norm = _normalization(self, epsilon, name="attention_norm")
+        self.norm = _normalization(self, epsilon, name="norm")
         self.supports_masking = True
 
     def build(self, x_shape: Shape) -> None:
@@ -246,6 +264,7 @@ class Block(keras.layers.Layer):
 
     def attend(self, x: Tensor, mask: Tensor | None = None, training: bool | None = None) -> Tensor:
         """The vectors x, and to each is added what its attention has found."""
+        x, mask = _valid_tokens(x, mask)
         attended = self.attention(x, mask=mask, training=training)
         return x + self.attention_dropout(attended, training=training)
 
@@ -275,193 +294,39 @@ class Block(keras.layers.Layer):
         return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
 
 
-@_serializable
-class Encoder(keras.Model):
-    """Embeddings, then one block after another: ids (batch, time) → vectors (batch, time, hidden).
+def _valid_tokens(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Vectors (batch, time, hidden) without what would reach others from under the mask; the mask as booleans.
 
-    The mask is where ids differ from ``padding``, unless one is given, and the vectors carry it along: Keras hands
-    it to a next layer that asks for ``mask``. The vectors at padded tokens mean nothing.
-
-    Args:
-        embeddings: Layer from ids to vectors.
-        blocks: Layers with the interface of :class:`Block`, in the order of their application.
-        padding: The id of padding.
-        all_states: Whether to return a list: the output of the embeddings and that of each block.
-        **kwargs: Arguments of every Keras model.
-
-    Raises:
-        ValueError: ``embeddings`` or one of ``blocks`` is not a layer.
-
-    Example:
-        >>> bert = Encoder.from_sizes(vocabulary=10, hidden=8, layers=4, heads=2, inner=32)
-        >>> ids = np.array([[2, 5, 3, 0], [2, 7, 6, 3]])
-        >>> tuple(bert(ids).shape)
-        (2, 4, 8)
-        >>> lower = Encoder(bert.embeddings, bert.blocks[:2], all_states=True)  # shares its weights with bert
-        >>> len(lower(ids))
-        3
+    Weights of zero do not keep NaN and infinity out: 0 · ∞ is NaN. So such a number becomes 0 where it is masked.
     """
+    x = require_shape("x", as_tensor("x", x), (None, None, None))
+    if mask is None:
+        return x, None
+    is_boolean = keras.backend.standardize_dtype(as_tensor("mask", mask).dtype) == "bool"
+    mask, told = checked_mask(mask, tuple(x.shape[:2]), to_fit="x")
+    x = ops.where(ops.logical_or(mask[:, :, None], ops.abs(x) < 1e4), x, ops.zeros_like(x))
+    return x if is_boolean else or_nan(x, told), mask
 
-    def __init__(
-        self,
-        embeddings: keras.layers.Layer,
-        blocks: Iterable[keras.layers.Layer],
-        padding: int = 0,
-        all_states: bool = False,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        blocks = list(blocks)
-        for name, layer in [("embeddings", embeddings), *((f"blocks[{i}]", b) for i, b in enumerate(blocks))]:
-            if not isinstance(layer, keras.layers.Layer):
-                raise ValueError(f"{name} must be a Keras layer, got {layer!r}")
-        self.embeddings, self.blocks = embeddings, blocks
-        self.padding, self.all_states = int(padding), bool(all_states)
-        self.supports_masking = True
 
-    def build(self, ids_shape: Shape) -> None:
-        """Builds the embeddings and the blocks that are not built yet."""
-        if not self.embeddings.built:
-            self.embeddings.build(ids_shape)
-        vectors_shape = self.embeddings.compute_output_shape(ids_shape)
-        for block in self.blocks:
-            if not block.built:
-                block.build(vectors_shape)
+def _rows(name: str, ids: Tensor, shape: Shape, rows: int, to_fit: str | None = None) -> tuple[Tensor, Tensor]:
+    """Ids (batch, time) as integers, and whether all of a text have a row in their table, bool (batch,).
 
-    def call(
-        self, ids: Tensor, types: Tensor | None = None, mask: Tensor | None = None, training: bool | None = None
-    ) -> Tensor | list[Tensor]:
-        """Vectors (batch, time, hidden) of ids (batch, time), or with ``all_states`` a list of layers + 1 of them.
-
-        Args:
-            ids: Token ids, int (batch, time).
-            types: Segments, int (batch, time), 0 by default.
-            mask: True for tokens, False for padding, bool (batch, time).
-            training: Whether to drop out.
-        """
-        mask = self.compute_mask(ids, mask)
-        states = [self.embeddings(ids, types=types, training=training)]
-        for block in self.blocks:
-            states.append(block(states[-1], mask=mask, training=training))
-        return states if self.all_states else states[-1]
-
-    def compute_output_shape(self, ids_shape: Shape, **_: Any) -> Shape | list[Shape]:
-        """(batch, time, hidden), or with ``all_states`` a list of layers + 1 of them."""
-        shape = self.embeddings.compute_output_shape(ids_shape)
-        return [shape] * (len(self.blocks) + 1) if self.all_states else shape
-
-    def compute_mask(self, ids: Tensor, previous_mask: Tensor | None = None) -> Tensor:
-        """The given mask, or else the tokens that are not padding; bool (batch, time)."""
-        return ops.not_equal(ids, self.padding) if previous_mask is None else previous_mask
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that rebuild this model, without its weights."""
-        return {
-            **super().get_config(),
-            "embeddings": keras.saving.serialize_keras_object(self.embeddings),
-            "blocks": [keras.saving.serialize_keras_object(block) for block in self.blocks],
-            "padding": self.padding,
-            "all_states": self.all_states,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Encoder:
-        """Returns the model that has this configuration."""
-        embeddings = keras.saving.deserialize_keras_object(config["embeddings"])
-        blocks = [keras.saving.deserialize_keras_object(block) for block in config["blocks"]]
-        return cls(**{**config, "embeddings": embeddings, "blocks": blocks})
-
-    @classmethod
-    def from_sizes(
-        cls,
-        vocabulary: int,
-        hidden: int,
-        layers: int,
-        heads: int,
-        inner: int,
-        positions: int = 512,
-        types: int = 2,
-        dropout: float = 0.1,
-        seed: int | None = None,
-        attention: Callable[..., Any] = SelfAttention,
-        padding: int = 0,
-    ) -> Encoder:
-        """An encoder with random weights, normal with standard deviation 0.02 as in BERT.
-
-        Args:
-            vocabulary: Number of ids.
-            hidden: Width of the vectors.
-            layers: Number of blocks.
-            heads: Number of attention heads, which divides ``hidden``.
-            inner: Width of the feed-forward networks.
-            positions: Longest sentence, in tokens.
-            types: Number of segments.
-            dropout: Rate of all dropout.
-            seed: Seed of the dropout, from which each place of it draws its own. The weights follow
-                ``keras.utils.set_random_seed``.
-            attention: Called once a block as ``attention(heads, dropout=..., seed=...)``.
-            padding: The id of padding.
-        """
-        seeds = _seeds(seed, 2 * layers + 1)
-        embeddings = Embeddings(vocabulary, hidden, positions, types, dropout, seed=seeds[-1])
-        blocks = [
-            Block(attention(heads, dropout=dropout, seed=own), inner, dropout, seed=other)
-            for own, other in zip(seeds[:layers], seeds[layers:-1], strict=True)
-        ]
-        return cls(embeddings, blocks, padding)
-
-    @classmethod
-    def from_minilm(
-        cls,
-        path: Path,
-        heads: int = 12,
-        layers: int | None = None,
-        rows: ArrayLike | None = None,
-        **options: Any,
-    ) -> Encoder:
-        """MiniLM, or another BERT with the same names, from a safetensors file; its pooler is left out.
-
-        Args:
-            path: The file, such as ``model.safetensors`` of all-MiniLM-L6-v2.
-            heads: Number of attention heads, which no tensor tells.
-            layers: How many of the blocks to take, from below; all by default.
-            rows: Which rows of the table of words to keep, int (vocabulary,); all by default. Id i of the encoder
-                is then id rows[i] of the file (see ``pretrained.renumber``). Padding, id 0, must be among them.
-            **options: ``dropout``, ``seed`` and ``attention`` as in :meth:`from_sizes`.
-
-        Raises:
-            ValueError: The file is no safetensors file, lacks a tensor or has one of another shape; ``layers`` or
-                ``rows`` is out of range; a block has no place for a tensor.
-        """
-        return cls._from_file(SafetensorsFile(path, heads), layers, rows, options)
-
-    @classmethod
-    def from_e5(
-        cls, path: Path, layers: int | None = None, rows: ArrayLike | None = None, **options: Any
-    ) -> Encoder:
-        """multilingual-e5-small from its 4-bit file, dequantized to float32.
-
-        Args:
-            path: The file, ``e5-small-q4.bin``.
-            layers: As in :meth:`from_minilm`.
-            rows: As in :meth:`from_minilm`; padding is id 1 of the file. All 250,037 rows take 384 MB, those of
-                ``pretrained.Characters`` 21 MB or less, and only the rows asked for are read.
-            **options: As in :meth:`from_minilm`.
-
-        Raises:
-            ValueError: As ``pretrained.E5File`` and :meth:`from_minilm`.
-        """
-        return cls._from_file(E5File(path), layers, rows, options)
-
-    @classmethod
-    def _from_file(
-        cls, file: WeightsFile, layers: int | None, rows: ArrayLike | None, options: dict[str, Any]
-    ) -> Encoder:
-        sizes, kept = file.part(layers, rows)
-        encoder = cls.from_sizes(**sizes, **options)
-        encoder.build((None, None))
-        file.fill(encoder, kept)
-        return encoder
+    Keras hands on integers as float32 where a model was not told their type, so whole numbers will do.
+    """
+    ids = require_shape(name, as_tensor(name, ids, kinds="iuf"), shape, to_fit=to_fit)
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    if dtype in ("float16", "bfloat16"):
+        raise ValueError(f"{name} must hold integers, which {dtype} rounds; give keras.Input(..., dtype='int32')")
+    numbers = ops.cast(ids, "int64" if dtype in ("int64", "uint64") else "int32")
+    inside = ops.logical_and(numbers >= 0, numbers < rows)
+    if "float" in dtype:
+        inside = ops.logical_and(inside, ops.cast(numbers, dtype) == ids)
+    require(
+        ops.all(inside),
+        f"{name} must be integers in 0 to {rows - 1}",
+        lambda: ops.convert_to_numpy(ids)[~ops.convert_to_numpy(inside)][:5].tolist(),
+    )
+    return ops.where(inside, numbers, ops.zeros_like(numbers)), ops.all(inside, axis=1)
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -473,8 +338,10 @@ def _initializer() -> keras.Initializer:
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def _normalization(parent: keras.layers.Layer, **kwargs: Any) -> keras.layers.LayerNormalization:
-    return keras.layers.LayerNormalization(epsilon=1e-12, dtype=parent.dtype_policy, **kwargs)
+def _normalization(
+    parent: keras.layers.Layer, epsilon: float = EPSILON, **kwargs: Any
+) -> keras.layers.LayerNormalization:
+    return keras.layers.LayerNormalization(epsilon=epsilon, dtype=parent.dtype_policy, **kwargs)
 
 
 def _dense(parent: keras.layers.Layer, units: int, input_shape: Shape, **kwargs: Any) -> keras.layers.Dense:
@@ -484,53 +351,9 @@ def _dense(parent: keras.layers.Layer, units: int, input_shape: Shape, **kwargs:
     return dense
 
 
-def _seeds(seed: int | None, count: int) -> list[int | None]:
+def _seeds(seed: Seed, count: int) -> list[int | None]:
     """As many different seeds as wanted: two dropouts with one seed would drop the same places."""
+    seed = integer_seed(seed)
     if seed is None:
         return [None] * count
     return [int(word >> 1) for word in np.random.SeedSequence(seed).generate_state(count)]  # torch takes 31 bits
-
-
-# --- for heads ------------------------------------------------------------------------------------------------
-
-
-@_serializable
-class ConditionalLayerNormalization(keras.layers.Layer):
-    """(γ + W₁c) · (x − mean)/std + β + W₂c: a layer normalisation whose scale and shift depend on a vector c.
-
-    It is how a head is told what to look for: here are the tokens, and c is the subject whose objects are wanted.
-    W₁ and W₂ start as zero, so that it starts as a plain layer normalisation and the condition is learned.
-
-    Args:
-        **kwargs: Arguments of every Keras layer.
-
-    Source: Su Jianlin, https://kexue.fm/archives/7124.
-
-    Example:
-        >>> x = np.array([[[1.0, 3.0], [4.0, 2.0]]], "float32")
-        >>> layer = ConditionalLayerNormalization()
-        >>> ops.convert_to_numpy(layer(x, np.ones((1, 5), "float32"))).round(3)
-        array([[[-1.,  1.],
-                [ 1., -1.]]], dtype=float32)
-    """
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.normalize = _normalization(self, center=False, scale=False)
-        self.supports_masking = True
-
-    def build(self, x_shape: Shape, condition_shape: Shape) -> None:
-        """Creates γ, β, W₁ and W₂."""
-        hidden = x_shape[-1]
-        self.normalize.build(x_shape)
-        self.gamma = self.add_weight((hidden,), "ones", name="gamma")
-        self.beta = self.add_weight((hidden,), "zeros", name="beta")
-        self.shift = keras.layers.Dense(
-            2 * hidden, use_bias=False, kernel_initializer="zeros", dtype=self.dtype_policy, name="shift"
-        )
-        self.shift.build(condition_shape)
-
-    def call(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Vectors (batch, time, hidden) of vectors of the same shape, given a condition (batch, size)."""
-        gamma, beta = ops.split(self.shift(condition)[:, None, :], 2, axis=-1)
-        return (self.gamma + gamma) * self.normalize(x) + (self.beta + beta)

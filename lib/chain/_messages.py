@@ -17,41 +17,61 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import jit
-from ._semirings import Semiring
+from .._backend import jit, scan
+from ._semirings import Semiring, finite_or_zero
 
 Tensor = Any
 
 
-def closed_transitions(transitions: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """The transitions (K, K) among K = tags + 1 tags, tag 0 the boundary."""
-    leave = ops.pad(start, ((1, 0),))
-    return ops.concatenate([leave[None], ops.concatenate([end[:, None], transitions], axis=1)])
-
-
 @jit()
-def closed(emissions: Tensor, transitions: Tensor, mask: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, ...]:
+def with_boundary(
+    emissions: Tensor, transitions: Tensor, mask: Tensor, start: Tensor, end: Tensor
+) -> tuple[Tensor, ...]:
     """The closed chain, time first, after the best score of each step and the best transition are taken out of it.
 
-    Returns:
-        Emissions (time + 2, batch, K) and transitions (K, K), none of them positive, and what was taken out of the
-        score of a row, (batch,).
-    """
-    best = ops.max(emissions, axis=-1)
-    best = ops.where(ops.logical_and(mask, best > -math.inf), best, 0)
-    tags = ops.where(mask[..., None], emissions - best[..., None], -math.inf)
-    boundary = ops.where(mask, ops.full_like(best, -math.inf), 0)
-    e = ops.moveaxis(ops.concatenate([boundary[..., None], tags], axis=-1), 1, 0)
-    is_boundary = ops.arange(e.shape[-1]) == 0
-    alone = ops.where(is_boundary, ops.zeros_like(e[:1]), -math.inf)
+    So a constant that is added to all scores of a step, or to all transitions, changes nothing but what was taken
+    out, and what is left is as precise as without it.
 
-    M = closed_transitions(transitions, start, end)
-    stay = ops.logical_and(is_boundary[:, None], is_boundary)
-    best_move = ops.max(ops.where(stay, -math.inf, M))
-    best_move = ops.where(best_move > -math.inf, best_move, 0)
+    Returns:
+        Emissions (time + 2, batch, K) and transitions among K = tags + 1 tags, (K, K) or (time + 1, batch, K, K),
+        none of them positive, and what was taken out of the score of a row, (batch,).
+    """
+    tags, best = _without_best(emissions, (-1,))
+    tags = ops.where(mask[..., None], tags, -math.inf)
+    boundary = ops.where(mask[..., None], ops.full_like(best, -math.inf), 0)
+    e = ops.moveaxis(ops.concatenate([boundary, tags], axis=-1), 1, 0)
+    alone = ops.where(ops.arange(e.shape[-1]) == 0, ops.zeros_like(e[:1]), -math.inf)
+
+    start, best_start = _without_best(start, (-1,))
+    end, best_end = _without_best(end, (-1,))
     length = ops.sum(ops.cast(mask, e.dtype), axis=1)
-    taken = ops.sum(best, axis=1) + ops.where(length > 0, length + 1, 0) * best_move
-    return ops.concatenate([alone, e, alone]), ops.where(stay, 0, M - best_move), taken
+    if len(transitions.shape) == 2:
+        M, best_move = _without_best(transitions, (-2, -1))
+        of_moves = ops.maximum(length - 1, 0) * best_move[0, 0]
+    else:
+        M = ops.pad(ops.moveaxis(transitions, 1, 0), ((1, 1), (0, 0), (0, 0), (0, 0)))
+        M, best_move = _without_best(M, (-2, -1))
+        of_moves = ops.sum(best_move, axis=(0, 2, 3))
+    M = ops.concatenate([ops.zeros_like(M[..., :1]) + end[:, None], M], axis=-1)
+    M = ops.concatenate([ops.zeros_like(M[..., :1, :]) + ops.pad(start, ((1, 0),)), M], axis=-2)
+    taken = ops.sum(best, axis=(1, 2)) + of_moves + ops.where(length > 0, best_start + best_end, 0)
+    return ops.concatenate([alone, e, alone]), M, taken
+
+
+def _without_best(scores: Tensor, axis: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The scores less the best of them, and that; of a row that is to be NaN, any numbers."""
+    scores = ops.where(scores < math.inf, scores, 0)
+    best = finite_or_zero(ops.max(scores, axis=axis, keepdims=True))
+    return scores - best, best
+
+
+def from_both_ends(M: Tensor) -> Tensor:
+    """The transitions as the two directions meet them, (2, 1, K, K) or of every step (steps, 2, batch, K, K)."""
+    back = ops.swapaxes(M, -1, -2)
+    if len(M.shape) == 2:
+        return ops.stack([M, back])[:, None]
+    both = ops.stack([M, ops.flip(back, 0)], axis=1)
+    return ops.concatenate([both, both[-1:]])  # nothing is made of what the last step sends on
 
 
 def messages(number: Semiring, x: Tensor, M: Tensor, steps: Any = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +83,7 @@ def messages(number: Semiring, x: Tensor, M: Tensor, steps: Any = None) -> tuple
     Args:
         number: The number system.
         x: Emissions (time, batch, K).
-        M: Transitions (K, K).
+        M: Transitions (K, K), or (time − 1, batch, K, K).
         steps: Number of steps to go from each end; None for all.
 
     Returns:
@@ -72,15 +92,19 @@ def messages(number: Semiring, x: Tensor, M: Tensor, steps: Any = None) -> tuple
         rescaled, of the same shape; and the scales, (steps, 2, batch, 1).
     """
     x = ops.stack([x, ops.flip(x, 0)], axis=1)[:steps]
-    M = ops.stack([M, ops.transpose(M)])
-    M = ops.pad(M, ((0, 0), (0, 0), (0, 1)), constant_values=number.one)
+    M = from_both_ends(M)
+    M = ops.pad(M, (*[(0, 0)] * (len(M.shape) - 1), (0, 1)), constant_values=number.one)
     first = ops.pad(x[0], ((0, 0), (0, 0), (0, 1)), constant_values=number.one)
 
-    moves = number.moves(M)
+    def send(received: Tensor, x: Tensor) -> Tensor:
+        return number.multiply(received[..., :-1], received[..., -1:], x)
 
-    def step(received: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        return moves(number.weigh(received[..., :-1], received[..., -1:], x)), received
-
-    _, received = ops.scan(step, first, x)
+    if len(M.shape) == 4:
+        matmul = number.matmul(M)
+        _, received = ops.scan(lambda received, x: (matmul(send(received, x)), received), first, x)
+    else:
+        _, received = scan(
+            lambda received, at: (number.matmul(at[1])(send(received, at[0])), received), first, (x, M[:steps])
+        )
     priors, scales = received[..., :-1], received[..., -1:]
-    return priors, number.weigh(priors, scales, x), scales
+    return priors, send(received, x), scales

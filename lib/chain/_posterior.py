@@ -4,12 +4,20 @@ import math
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
-from .._backend import jit
+from .._backend import all_of, jit
 from ._messages import messages
-from ._semirings import LOGARITHMS, PRODUCTS, softmax
+from ._semirings import (
+    LOGARITHMS,
+    MAXIMA,
+    PRODUCTS,
+    finite_or_zero,
+    log,
+    one_if_zero,
+    smallest_weight,
+    softmax,
+)
 
 Tensor = Any
 
@@ -20,9 +28,9 @@ class Posterior(NamedTuple):
     Attributes:
         log_z: (batch,).
         p: Probability of tag j at step t, (time + 2, batch, K).
-        left: left[t, i] · exp M[i, j] · right[t + 1, j] is the probability of tag i at t and j after it. In
-            logarithms, it is proportional to that.
-        right: See ``left``.
+        left: left[t, i] · exp M[i, j] · right[t, j] is the probability of tag i at t and j at t + 1, (time + 1,
+            batch, K). In logarithms, it is proportional to that.
+        right: exp M[i, j] · right[t, j] is proportional to the probability of tag j at t + 1, given tag i at t.
     """
 
     log_z: Tensor
@@ -31,20 +39,44 @@ class Posterior(NamedTuple):
     right: Tensor
 
 
-def _by_products(e: Tensor, M: Tensor) -> tuple[Posterior, Tensor]:
-    """The posterior and whether it can be trusted."""
+def _by_products(e: Tensor, M: Tensor) -> tuple[Posterior, Tensor, Tensor]:
+    """The posterior, the sums of all ways on from tag i at t, and whether both can be trusted.
+
+    The sums are Σ_j exp M[i, j] · right[t, j]. Where there is trust, no lower bound below changes a number.
+    """
     priors, weights, scales = messages(PRODUCTS, ops.exp(e), ops.exp(M))
     prior, left, right = priors[:, 0], weights[:, 0], ops.flip(weights[:, 1], 0)
+    least = smallest_weight(e.dtype, e.shape[-1])
     z = ops.matmul(prior * right, ops.ones((e.shape[-1], 1), e.dtype))  # a sum, but vectorised by XLA on a CPU
-    log_z = ops.sum(ops.log(scales[:-1, 0]), axis=(0, 2)) + ops.log(prior[-1, :, 0])
-    return Posterior(log_z, prior * right / z, left, right / z), _nothing_lost(e, M, left, right, z)
+    trusted = _nothing_lost(e, M, left, right, z)
+    z, scales = ops.maximum(z, least), scales[:-1, 0]
+    scales = ops.where(scales > least, scales, least)  # XLA on a CPU takes twice as long for log max
+    log_z = ops.sum(ops.log(scales), axis=(0, 2)) + ops.log(ops.maximum(prior[-1, :, 0], least))
+    ways_on = ops.flip(priors[1:, 1], 0)
+    return Posterior(log_z, prior * right / z, left[:-1] / z[1:], right[1:]), ways_on, trusted
 
 
 def _by_logarithms(e: Tensor, M: Tensor) -> Posterior:
+    e, taken = _of_legal_sequences(e, M)
     priors, weights, scales = messages(LOGARITHMS, e, M)
     prior, left, right = priors[:, 0], weights[:, 0], ops.flip(weights[:, 1], 0)
-    log_z = ops.sum(scales[:-1, 0], axis=(0, 2)) + prior[-1, :, 0]
-    return Posterior(log_z, softmax(prior + right), left, right)
+    log_z = taken + ops.sum(scales[:-1, 0], axis=(0, 2)) + prior[-1, :, 0]
+    return Posterior(log_z, softmax(prior + right), left[:-1], right[1:])
+
+
+def _of_legal_sequences(e: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    """The emissions of tags that some legal sequence has, less the best of these at each step; the sum of the best.
+
+    So a step whose legal tags all score far below one that no legal sequence has, by 10⁷ say, costs no digits.
+    """
+
+    def legal(scores: Tensor) -> Tensor:
+        return ops.where(scores > -math.inf, ops.zeros_like(scores), -math.inf)
+
+    priors, _, _ = messages(MAXIMA, legal(e), legal(M))
+    e = ops.where(priors[:, 0] + ops.flip(priors[:, 1], 0) > -math.inf, e, -math.inf)
+    best = ops.stop_gradient(finite_or_zero(ops.max(e, axis=-1, keepdims=True)))
+    return e - best, ops.sum(best, axis=(0, 2))
 
 
 #: A finite transition this far below the best one counts as forbidden, if a legal way around takes few steps.
@@ -69,13 +101,13 @@ def _nothing_lost(e: Tensor, M: Tensor, left: Tensor, right: Tensor, z: Tensor) 
     that all are in reach from the fifth step on, and up to the fifth from the end: up to there, the share of such a
     way grows by no more than e^R a step.
     """
-    log_range = -math.log(np.finfo(keras.backend.standardize_dtype(e.dtype)).tiny)
-    R = (log_range - math.log(e.shape[-1]) - 1) / 2
-    least = math.exp(-R)
+    least = smallest_weight(e.dtype, e.shape[-1])
+    R = -math.log(least)
     legal = M > -_FORBIDDEN
     inside = e[..., :1] == -math.inf
     position = ops.reshape(ops.arange(ops.shape(e)[0]), (-1, 1, 1))
-    length = ops.sum(ops.cast(inside, position.dtype), axis=0)
+    position = ops.cast(position, e.dtype)
+    length = ops.sum(ops.cast(inside, e.dtype), axis=0)
     all_infinite = ops.all(ops.logical_or(legal, ops.isinf(M)))
 
     def kept(weights: Tensor, few_steps: Tensor) -> Tensor:
@@ -86,21 +118,89 @@ def _nothing_lost(e: Tensor, M: Tensor, left: Tensor, right: Tensor, z: Tensor) 
     moderate = e >= -R - ops.min(ops.where(legal, M, 0))
     is_tag = ops.logical_and(inside, ops.arange(e.shape[-1]) > 0)
     fine = ops.logical_or(ops.logical_and(kept, moderate), ops.logical_not(is_tag))
-    return ops.all(ops.logical_and(fine, z >= least))
+    return all_of(ops.logical_and(fine, z >= least))
 
 
 @jit()
 def posterior_of(e: Tensor, M: Tensor) -> tuple[Posterior, Tensor]:
-    """The posterior of the closed chain, and whether it comes from products."""
-    posterior, exact = _by_products(e, M)
+    """The posterior of the closed chain, and whether it comes from products.
+
+    Args:
+        e: Emissions (time + 2, batch, K).
+        M: Transitions (K, K) or (time + 1, batch, K, K).
+    """
+    posterior, _, exact = _by_products(e, M)
     return Posterior(*ops.cond(exact, lambda: tuple(posterior), lambda: tuple(_by_logarithms(e, M)))), exact
 
 
 @jit()
-def expected_moves(posterior: Posterior, exact: Tensor, M: Tensor, w: Tensor) -> Tensor:
-    """Σ_b w_b Σ_t p(tag i at t, tag j at t + 1), shape (K, K)."""
-    K = M.shape[0]
-    left, right = posterior.left[:-1], posterior.right[1:]
+def posterior_and_log_p(e: Tensor, M: Tensor, walk: Tensor) -> tuple[Posterior, Tensor, Tensor]:
+    """:func:`posterior_of`, and log P of a walk (time + 2, batch) between them, −inf where it is forbidden.
+
+    P is the product of P(tag | tag before). Each factor divides by the sum over the same numbers of which it has
+    one. So none is above 1 and all walks have 1 together, whatever the rounding of the messages. The difference s −
+    log Z, of two large numbers, is not so. Where a tag is unknown (negative) log P is any number.
+    """
+    posterior, ways_on, exact = _by_products(e, M)
+    tag_before, tag = ops.maximum(walk[:-1], 0), ops.maximum(walk[1:], 0)
+    moves = _moves_of(tag_before, tag, M)
+    possible = ops.all(moves + chosen(e[1:], tag) > -math.inf, axis=0)
+    way, ways = chosen(posterior.right, tag), chosen(ways_on, tag_before)
+    lost = ops.logical_and(possible, ops.any(ops.logical_and(way == 0, walk[1:] >= 0), axis=0))
+    exact = ops.logical_and(exact, ops.logical_not(ops.any(lost)))
+
+    def by_products() -> tuple[Tensor, ...]:
+        return *posterior, ops.sum(ops.minimum(moves + log(way) - log(ways), 0), axis=0)
+
+    def by_logarithms() -> tuple[Tensor, ...]:
+        posterior = _by_logarithms(e, M)
+        scores = _moves_from(tag_before, M) + posterior.right
+        top = finite_or_zero(ops.max(scores, axis=-1, keepdims=True))
+        log_total = ops.log(one_if_zero(ops.sum(ops.exp(scores - top), axis=-1)))
+        return *posterior, ops.sum(chosen(scores - top, tag) - log_total, axis=0)
+
+    *posterior, log_p = ops.cond(exact, by_products, by_logarithms)
+    return Posterior(*posterior), exact, ops.where(possible, log_p, -math.inf)
+
+
+def chosen(x: Tensor, tags: Tensor) -> Tensor:
+    """x[…, tags[…]], of the shape of the tags."""
+    K = x.shape[-1]
+    places = ops.reshape(ops.arange(ops.size(tags), dtype="int32") * K, ops.shape(tags)) + tags
+    return ops.take(ops.reshape(x, (-1,)), places)
+
+
+def _moves_of(tag_before: Tensor, tag: Tensor, M: Tensor) -> Tensor:
+    """The scores of moves, (time + 1, batch)."""
+    if len(M.shape) == 2:
+        return ops.take(ops.reshape(M, (-1,)), tag_before * M.shape[-1] + tag)
+    return chosen(_moves_from(tag_before, M), tag)
+
+
+def _moves_from(tags: Tensor, M: Tensor) -> Tensor:
+    """The scores of all moves from tags (time + 1, batch), (time + 1, batch, K)."""
+    if len(M.shape) == 2:
+        return ops.take(M, tags, axis=0)
+    K = M.shape[-1]
+    places = ops.reshape(ops.arange(ops.size(tags), dtype="int32") * K, ops.shape(tags)) + tags
+    return ops.take(ops.reshape(M, (-1, K)), places, axis=0)
+
+
+@jit()
+def expected_transitions(posterior: Posterior, exact: Tensor, M: Tensor, w: Tensor) -> Tensor:
+    """Σ_b w_b Σ_t p(tag i at t, tag j at t + 1), shape (K, K); without the sums, of its shape, if M has steps."""
+    K = M.shape[-1]
+    left, right = posterior.left, posterior.right
+    if len(M.shape) == 4:
+
+        def pairs() -> Tensor:
+            return ops.exp(M) * left[..., None] * right[..., None, :]
+
+        def pairs_by_logarithms() -> Tensor:
+            scores = left[..., None] + M + right[..., None, :]
+            return ops.reshape(softmax(ops.reshape(scores, (*ops.shape(scores)[:2], K * K))), ops.shape(M))
+
+        return w[:, None, None] * ops.cond(exact, pairs, pairs_by_logarithms)
 
     def at_once() -> Tensor:
         left_rows, right_rows = ops.reshape(left, (-1, K)), ops.reshape(right * w[:, None], (-1, K))
@@ -111,14 +211,30 @@ def expected_moves(posterior: Posterior, exact: Tensor, M: Tensor, w: Tensor) ->
                 ops.reshape(ops.pad(rows, ((0, -rows.shape[0] % 512), (0, 0))), (-1, 512, K))
                 for rows in (left_rows, right_rows)
             )
-        moves = ops.matmul(ops.swapaxes(left_rows, -1, -2), right_rows)
-        return ops.exp(M) * ops.sum(ops.reshape(moves, (-1, K, K)), axis=0)
+        expected = ops.matmul(ops.swapaxes(left_rows, -1, -2), right_rows)
+        return ops.exp(M) * ops.sum(ops.reshape(expected, (-1, K, K)), axis=0)
 
     def step_by_step() -> Tensor:
-        def add(t: Tensor, moves: Tensor) -> Tensor:
+        def add(t: Tensor, expected: Tensor) -> Tensor:
             pairs = left[t][:, :, None] + M + right[t][:, None, :]
-            return moves + ops.matmul(w, softmax(ops.reshape(pairs, (-1, K * K))))
+            return expected + ops.matmul(w, softmax(ops.reshape(pairs, (-1, K * K))))
 
         return ops.reshape(ops.fori_loop(0, ops.shape(left)[0], add, ops.zeros((K * K,), M.dtype)), (K, K))
 
     return ops.cond(exact, at_once, step_by_step)
+
+
+def is_tag(tags: Tensor, K: int) -> Tensor:
+    """Which tag it is, boolean (…, K)."""
+    return tags[..., None] == ops.arange(K, dtype="int32")
+
+
+def moves(walk: Tensor, M: Tensor, w: Tensor) -> Tensor:
+    """The moves of walks, each counted w times, of the shape of :func:`expected_transitions`."""
+    K = M.shape[-1]
+    if len(M.shape) == 4:
+        is_move = ops.logical_and(is_tag(walk[:-1], K)[..., None], is_tag(walk[1:], K)[..., None, :])
+        return ops.where(is_move, w[:, None, None], 0)
+    pairs = ops.reshape(walk[:-1] * K + walk[1:], (-1,))
+    weights = ops.reshape(ops.zeros_like(walk[1:], dtype=w.dtype) + w, (-1,))
+    return ops.reshape(ops.segment_sum(weights, pairs, K * K), (K, K))

@@ -1,32 +1,36 @@
 """The arguments of a chain: checked once, none left out, scores of one float type."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from .._backend import backend, float32_or_wider, is_known
+from .._backend import all_of, float32_or_wider
+from .._tensors import as_tensor, checked_mask, require, require_shape
 
-__all__ = ["Chain", "checked"]
+__all__ = ["UNKNOWN", "Potentials", "checked"]
 
 Tensor = Any
 
+#: The tag of a step whose tag is not known, where others of its sequence are.
+UNKNOWN = -100
 
-class Chain(NamedTuple):
+
+class Potentials(NamedTuple):
     """What :func:`checked` returns: the arguments of a chain, none left out, scores of one float type.
 
     Attributes:
         emissions: (batch, time, tags), 0 at masked steps.
-        transitions: (tags, tags).
+        transitions: (tags, tags), or of every step (batch, time − 1, tags, tags).
         mask: (batch, time), boolean.
         start: (tags,).
         end: (tags,).
         tags: (batch, time) int32, 0 at masked steps and in place of tags out of range, or None.
-        valid: (batch,), boolean: False for a row whose mask has holes or whose tags are out of range. Only a
-            compiled function gets to see such a row; its result is to be NaN.
+        valid: (batch,), boolean: False for a row whose scores are no numbers, whose mask has holes or whose tags
+            are out of range. Its result is to be NaN. Wrong masks and tags raise an error where values are known,
+            so only a compiled function gets to see them.
     """
 
     emissions: Tensor
@@ -46,25 +50,30 @@ def checked(
     mask: Tensor | None = None,
     start: Tensor | None = None,
     end: Tensor | None = None,
-) -> Chain:
+    unknown: bool = False,
+) -> Potentials:
     """The arguments of a chain as tensors of one float type, or an error that names the one that is wrong.
 
     Args:
         emissions: Scores of the tags at each step, shape (batch, time, tags), any float type.
-        transitions: Scores of tag i followed by tag j, shape (tags, tags).
+        transitions: Scores of tag i followed by tag j, shape (tags, tags); or those between steps t and t + 1,
+            shape (batch, time − 1, tags, tags).
         tags: Tag sequences, shape (batch, time), integers in [0, tags), of any numeric type; anything at masked
             steps.
-        mask: Valid steps, boolean, shape (batch, time), a prefix of each row; None if all are valid.
+        mask: Valid steps, boolean or 0 and 1, shape (batch, time), a prefix of each row; None if all are valid.
         start: Scores of the first tag, shape (tags,); None for 0.
         end: Scores of the last tag, shape (tags,); None for 0.
+        unknown: Whether tags may be :data:`UNKNOWN`.
 
     Returns:
-        A :class:`Chain`. Its scores are float32; on TensorFlow, float64 if emissions or transitions are.
+        A :class:`Potentials`. Its scores are float32; on TensorFlow, float64 if emissions or transitions are. A row
+        in which a score that counts is NaN or +inf is not ``valid``.
 
     Raises:
-        ValueError: A shape does not fit, emissions are empty, the mask has holes or tags are out of range. A plain
-            TensorFlow graph raises ``InvalidArgumentError`` for what only the values tell. Under XLA and JAX jit no
-            value can raise an error: the row is not ``valid``.
+        ValueError: Something is no dense tensor of real numbers or has a shape that does not fit, emissions are
+            empty, the mask has holes or other values than 0 and 1, or tags are out of range. A plain TensorFlow
+            graph raises ``InvalidArgumentError`` for what only the values tell. Under XLA and JAX jit no value can
+            raise an error: the row is not ``valid``.
 
     Example:
         >>> chain = checked(np.zeros((2, 5, 3)), np.zeros((3, 3)))
@@ -75,7 +84,9 @@ def checked(
         ...
         ValueError: transitions must have shape (3, 3) to fit emissions, got (4, 4)
     """
-    emissions, transitions = float32_or_wider(emissions), float32_or_wider(transitions)
+    emissions, transitions = (
+        float32_or_wider(as_tensor(name, x)) for name, x in (("emissions", emissions), ("transitions", transitions))
+    )
     dtype = keras.backend.result_type(emissions.dtype, transitions.dtype)
     emissions, transitions = ops.cast(emissions, dtype), ops.cast(transitions, dtype)
     if len(emissions.shape) != 3 or 0 in emissions.shape:
@@ -83,57 +94,67 @@ def checked(
             f"emissions must have shape (batch, time, tags), none of them 0, got {tuple(emissions.shape)}"
         )
     if None in emissions.shape:
-        _require(ops.size(emissions) > 0, "emissions must not be empty", lambda: tuple(emissions.shape))
-    steps, K = emissions.shape[:2], emissions.shape[2]
-    _require_shape("transitions", transitions, (K, K))
-    start = ops.zeros((K,), dtype) if start is None else ops.cast(_require_shape("start", start, (K,)), dtype)
-    end = ops.zeros((K,), dtype) if end is None else ops.cast(_require_shape("end", end, (K,)), dtype)
-    valid = ops.ones_like(emissions[:, 0, 0], dtype="bool")
+        require(ops.size(emissions) > 0, "emissions must not be empty", lambda: tuple(emissions.shape))
+    batch, time, K = emissions.shape
     if mask is None:
-        mask = ops.ones_like(emissions[..., 0], dtype="bool")
+        mask, valid = (
+            ops.ones_like(emissions[..., 0], dtype="bool"),
+            ops.ones_like(emissions[:, 0, 0], dtype="bool"),
+        )
     else:
-        mask = ops.cast(_require_shape("mask", mask, steps), "bool")
+        mask, valid = checked_mask(mask, (batch, time), to_fit="emissions")
         holes = ops.any(ops.logical_and(mask[:, 1:], ops.logical_not(mask[:, :-1])), axis=1)
-        valid = ops.logical_not(holes)
-        _require(
-            ops.all(valid),
+        require(
+            ops.logical_not(ops.any(holes)),
             "mask must be True on a prefix of each row and False after it",
             lambda: f"another one in rows {np.flatnonzero(ops.convert_to_numpy(holes)).tolist()}",
         )
-        emissions = ops.where(mask[..., None], emissions, 0)
-    if tags is not None:
-        given = _require_shape("tags", tags, steps)
-        tags = ops.cast(given, "int32")
-        in_range = ops.logical_and(ops.logical_and(tags >= 0, tags < K), ops.cast(tags, given.dtype) == given)
-        outside = ops.logical_and(mask, ops.logical_not(in_range))
-        _require(
-            ops.logical_not(ops.any(outside)),
-            f"tags must be integers from 0 to {K - 1} at valid steps",
-            lambda: np.unique(ops.convert_to_numpy(given)[ops.convert_to_numpy(outside)]).tolist(),
+        valid = ops.logical_and(valid, ops.logical_not(holes))
+
+    emissions, numbers = _numbers(emissions, ops.expand_dims(mask, -1))
+    valid = ops.logical_and(valid, numbers)
+    if len(transitions.shape) == 4:
+        require_shape(
+            "transitions", transitions, (batch, None if time is None else time - 1, K, K), to_fit="emissions"
         )
-        valid = ops.logical_and(valid, ops.logical_not(ops.any(outside, axis=1)))
-        tags = ops.where(ops.logical_and(mask, in_range), tags, 0)
-    return Chain(emissions, transitions, mask, start, end, tags, valid)
+        transitions, numbers = _numbers(transitions, mask[:, 1:, None, None])
+        valid = ops.logical_and(valid, numbers)
+    else:
+        require_shape("transitions", transitions, (K, K), to_fit="emissions")
+        valid = ops.logical_and(valid, ops.all(transitions < math.inf))
+    ends = []
+    for name, score in (("start", start), ("end", end)):
+        if score is None:
+            ends.append(ops.zeros((K,), dtype))
+        else:
+            ends.append(ops.cast(require_shape(name, as_tensor(name, score), (K,), to_fit="emissions"), dtype))
+            valid = ops.logical_and(valid, ops.all(ends[-1] < math.inf))
+    if tags is not None:
+        tags, in_range = _tags(tags, mask, K, unknown)
+        valid = ops.logical_and(valid, in_range)
+    return Potentials(emissions, transitions, mask, *ends, tags, valid)
 
 
-def _require(holds: Tensor, rule: str, got: Callable[[], Any]) -> None:
-    """Raise ValueError unless the condition holds. A TensorFlow graph asserts it; JAX jit cannot know it."""
-    if keras.backend.backend() == "tensorflow" and not is_known(holds):
-        backend().debugging.Assert(holds, [rule])
-    elif not is_known(holds):
-        return
-    elif not holds:
-        raise ValueError(f"{rule}, got {got()}")
+def _numbers(scores: Tensor, counts: Any) -> tuple[Tensor, Tensor]:
+    """The scores that count, 0 in place of others; and the rows of which none of these is NaN or +inf."""
+    fine = ops.logical_or(scores < math.inf, ops.logical_not(counts))
+    return ops.where(counts, scores, 0), all_of(fine, axis=tuple(range(1, len(scores.shape))))
 
 
-def _require_shape(name: str, x: Tensor, expected: tuple[int | None, ...]) -> Tensor:
-    x = ops.convert_to_tensor(x)
-    got, expected = tuple(x.shape), tuple(expected)
-    if len(got) != len(expected) or any(g != e for g, e in zip(got, expected, strict=True) if None not in (g, e)):
-        raise ValueError(f"{name} must have shape {expected} to fit emissions, got {got}")
-    return x
-
-
-def _or_nan(x: Tensor, chain: Chain) -> Tensor:
-    valid = ops.reshape(chain.valid, (-1, *[1] * (len(x.shape) - 1)))
-    return ops.where(valid, x, math.nan)
+def _tags(given: Tensor, mask: Tensor, K: int, unknown: bool) -> tuple[Tensor, Tensor]:
+    """The tags as int32, 0 at masked steps and in place of wrong ones; and which rows have no wrong ones."""
+    given = require_shape("tags", as_tensor("tags", given), mask.shape, to_fit="emissions")
+    if keras.backend.standardize_dtype(given.dtype)[0] in "bu":
+        given = ops.cast(given, "int64")  # torch compares no unsigned integers
+    tags = ops.cast(given, "int32")
+    right = ops.logical_and(ops.logical_and(tags >= 0, tags < K), ops.cast(tags, given.dtype) == given)
+    if unknown:
+        right = ops.logical_or(right, given == UNKNOWN)
+    wrong = ops.logical_and(mask, ops.logical_not(right))
+    or_unknown = f", or {UNKNOWN} if unknown," if unknown else ""
+    require(
+        ops.logical_not(ops.any(wrong)),
+        f"tags must be integers from 0 to {K - 1}{or_unknown} at valid steps",
+        lambda: np.unique(ops.convert_to_numpy(given)[ops.convert_to_numpy(wrong)]).tolist(),
+    )
+    return ops.where(ops.logical_and(mask, right), tags, 0), ops.logical_not(ops.any(wrong, axis=1))

@@ -1,16 +1,21 @@
-"""Sums over all tag sequences: log Z with its gradient, marginals, and the score of one sequence."""
+"""Sums over all tag sequences: log Z with its gradient, marginals, entropy."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
-from ._messages import closed, closed_transitions
-from ._posterior import expected_moves, posterior_of
-from .arguments import _or_nan, checked
+from .._backend import jit, scan
+from .._tensors import or_nan
+from ._gradients import gradients_of_scores, of_tags, taken_again
+from ._messages import with_boundary
+from ._posterior import Posterior, posterior_of
+from ._semirings import log, softmax
+from .arguments import Potentials, checked
 
-__all__ = ["log_partition", "marginals", "sequence_score"]
+__all__ = ["entropy", "log_partition", "marginals"]
 
 Tensor = Any
 
@@ -27,18 +32,20 @@ def log_partition(
 
     Its gradient with respect to ``emissions`` is :func:`marginals`, with respect to ``transitions`` the expected
     number of moves from i to j. It is computed along with the value, whether it is asked for or not, with memory
-    linear in time × tags. First derivatives only.
+    linear in time × tags. Second derivatives are right, too.
 
     Args:
         emissions: Scores of the tags at each step, shape (batch, time, tags), any float type; −inf forbids a tag.
-        transitions: Scores of tag i followed by tag j, shape (tags, tags); −inf forbids a move.
-        mask: Valid steps, boolean, shape (batch, time), a prefix of each row; None if all are valid.
+        transitions: Scores of tag i followed by tag j, shape (tags, tags); −inf forbids a move. Or those between
+            steps t and t + 1, shape (batch, time − 1, tags, tags).
+        mask: Valid steps, boolean or 0 and 1, shape (batch, time), a prefix of each row; None if all are valid.
         start: Scores of the first tag, shape (tags,); None for 0.
         end: Scores of the last tag, shape (tags,); None for 0.
 
     Returns:
         log Z in nats, shape (batch,), float32 or wider. 0 for a row without a valid step; −inf, with zero gradient,
-        where no sequence is legal; NaN for a row whose arguments are wrong (see :func:`checked`).
+        where no sequence is legal; NaN for a row whose scores are NaN or +inf, and, under XLA and JAX jit, for one
+        whose mask is wrong.
 
     Raises:
         ValueError: As :func:`checked`.
@@ -49,26 +56,36 @@ def log_partition(
         >>> round(float(ops.exp(log_partition(np.zeros((1, 5, 3)), np.zeros((3, 3)))[0])))  # 3⁵ sequences
         243
     """
-    chain = checked(emissions, transitions, mask=mask, start=start, end=end)
+    return log_partition_of(checked(emissions, transitions, mask=mask, start=start, end=end))
+
+
+def log_partition_of(chain: Potentials) -> Tensor:
+    """:func:`log_partition` of arguments that are checked already.
+
+    Example:
+        >>> round(float(ops.exp(log_partition_of(checked(np.zeros((1, 5, 3)), np.zeros((3, 3))))[0])))
+        243
+    """
+
+    def solved(mask: Tensor, *scores: Tensor) -> tuple[Tensor, ...]:
+        e, M, taken = with_boundary(*scores[:2], mask > 0, *scores[2:])
+        return *posterior_of(e, M), M, taken
 
     @ops.custom_gradient
-    def log_z(emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Callable]:
-        e, M, taken = closed(emissions, transitions, chain.mask, start, end)
-        posterior, exact = posterior_of(e, M)
+    def log_z(*given: Tensor) -> tuple[Tensor, Callable]:
+        posterior, exact, M, taken = solved(*given)
 
         def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
-            w = args[0] if upstream is None else upstream  # torch passes it by name, after the arguments
-            moves = expected_moves(posterior, exact, M, w)
-            return w[:, None, None] * _of_tags(posterior.p), moves[1:, 1:], moves[0, 1:], moves[1:, 0]
+            if taken_again(upstream):
+                return ops.zeros_like(args[0]), *gradients_of_scores(*solved(*args)[:3], upstream)
+            w = args[0] if upstream is None else upstream
+            return ops.zeros_like(given[0]), *gradients_of_scores(posterior, exact, M, w)
 
         return taken + posterior.log_z, gradient
 
-    return _or_nan(log_z(chain.emissions, chain.transitions, chain.start, chain.end), chain)
-
-
-def _of_tags(x: Tensor) -> Tensor:
-    """(time + 2, batch, K) of the closed chain as (batch, time, tags)."""
-    return ops.moveaxis(x[1:-1, :, 1:], 0, 1)
+    # A custom gradient in a branch of JAX may close over no tensor: the mask is an argument, one with a gradient.
+    mask = ops.cast(chain.mask, chain.emissions.dtype)
+    return or_nan(log_z(mask, chain.emissions, chain.transitions, chain.start, chain.end), chain.valid)
 
 
 def marginals(
@@ -83,14 +100,14 @@ def marginals(
 
     Args:
         emissions: As in :func:`log_partition`, (batch, time, tags).
-        transitions: As in :func:`log_partition`, (tags, tags).
+        transitions: As in :func:`log_partition`, (tags, tags) or (batch, time − 1, tags, tags).
         mask: As in :func:`log_partition`, (batch, time).
         start: As in :func:`log_partition`, (tags,).
         end: As in :func:`log_partition`, (tags,).
 
     Returns:
         Probabilities, shape (batch, time, tags), float32 or wider, with sum 1 at valid steps and 0 at masked ones;
-        0 where no sequence is legal; NaN for a row whose arguments are wrong.
+        0 where no sequence is legal; NaN where :func:`log_partition` is.
 
     Raises:
         ValueError: As :func:`checked`.
@@ -103,45 +120,62 @@ def marginals(
         [[[0.25, 0.75]]]
     """
     chain = checked(emissions, transitions, mask=mask, start=start, end=end)
-    e, M, _ = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
-    return _or_nan(_of_tags(posterior_of(e, M)[0].p), chain)
+    e, M, _ = with_boundary(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    return or_nan(of_tags(posterior_of(e, M)[0].p), chain.valid)
 
 
-def sequence_score(
+def entropy(
     emissions: Tensor,
-    tags: Tensor,
     transitions: Tensor,
     *,
     mask: Tensor | None = None,
     start: Tensor | None = None,
     end: Tensor | None = None,
 ) -> Tensor:
-    """The score s(y) of given tag sequences.
+    """The entropy of the tag sequences, H = −Σ_y p(y) log p(y) under p(y) = exp s(y) / Z.
+
+    It is the sum of the entropies of each tag given the one before, no difference of large numbers:
+    H = Σ_t Σ_i P(y_t = i) H(y_{t+1} | y_t = i). Time and memory are those of :func:`log_partition`.
 
     Args:
         emissions: As in :func:`log_partition`, (batch, time, tags).
-        tags: Tag sequences y, shape (batch, time), integers in [0, tags); anything at masked steps.
-        transitions: As in :func:`log_partition`, (tags, tags).
+        transitions: As in :func:`log_partition`, (tags, tags) or (batch, time − 1, tags, tags).
         mask: As in :func:`log_partition`, (batch, time).
         start: As in :func:`log_partition`, (tags,).
         end: As in :func:`log_partition`, (tags,).
 
     Returns:
-        Scores in nats, shape (batch,), float32 or wider. 0 for a row without a valid step, −inf for a forbidden
-        sequence, NaN for a row whose arguments are wrong.
+        Nats, shape (batch,), float32 or wider, not negative. 0 for a row without a valid step; NaN where no
+        sequence is legal, and where :func:`log_partition` is.
 
     Raises:
         ValueError: As :func:`checked`.
 
+    Source: Hernando, Crespi and Cybenko 2005, "Efficient computation of the hidden Markov model entropy".
+
     Example:
-        >>> transitions = np.array([[0.0, 0.5], [0.0, 0.25]])
-        >>> float(sequence_score(np.ones((1, 3, 2)), np.array([[0, 1, 1]]), transitions)[0])  # 3 + 0.5 + 0.25
-        3.75
+        >>> round(float(entropy(np.zeros((1, 5, 3)), np.zeros((3, 3)))[0]), 4)  # 5 log 3
+        5.4931
     """
-    chain = checked(emissions, transitions, tags=tags, mask=mask, start=start, end=end)
-    K = chain.emissions.shape[-1] + 1
-    walk = ops.pad(ops.where(chain.mask, chain.tags + 1, 0), ((0, 0), (1, 1)))
-    chosen = walk[:, 1:-1, None] == ops.arange(1, K, dtype="int32")
-    M = closed_transitions(chain.transitions, chain.start, chain.end)
-    moves = ops.take(ops.reshape(M, (-1,)), walk[:, :-1] * K + walk[:, 1:])
-    return _or_nan(ops.sum(ops.where(chosen, chain.emissions, 0), axis=(1, 2)) + ops.sum(moves, axis=1), chain)
+    chain = checked(emissions, transitions, mask=mask, start=start, end=end)
+    e, M, _ = with_boundary(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    posterior, exact = posterior_of(e, M)
+    possible = posterior.log_z > -math.inf
+    return or_nan(_entropy(posterior, exact, M), ops.logical_and(chain.valid, possible))
+
+
+@jit()
+def _entropy(posterior: Posterior, exact: Tensor, M: Tensor) -> Tensor:
+    right = ops.where(exact, log(posterior.right), posterior.right)
+    by_steps = len(M.shape) == 4
+
+    def step(total: Tensor, at: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        p, right, *own = at
+        scores = (own[0] if by_steps else M) + right[:, None]
+        given = softmax(scores)
+        h = -ops.sum(given * ops.where(given > 0, log(given), 0), axis=-1)
+        total = total + ops.sum(p * h, axis=-1)
+        return total, total
+
+    steps = (posterior.p[:-1], right, *((M,) if by_steps else ()))
+    return scan(step, ops.zeros_like(right[0, :, 0]), steps)[0]

@@ -11,28 +11,36 @@ import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
 from .._arguments import positive_integer
-from .._backend import jit
-from ._messages import closed, messages
-from ._semirings import LOGARITHMS, LOWEST, MAXIMA, Semiring
-from .arguments import _or_nan, checked
+from .._backend import jit, scan
+from .._layers import checked_seed
+from .._tensors import or_nan
+from ._messages import from_both_ends, messages, with_boundary
+from ._semirings import LOGARITHMS, MAXIMA, Semiring, finite_or_zero
+from .arguments import checked
 
 __all__ = ["k_best", "sample", "viterbi"]
 
 Tensor = Any
 
 
+def _even(e: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    """The closed chain with one more boundary step, if needed, so that it has two halves of one length."""
+    odd = ops.shape(e)[0] % 2
+    return ops.concatenate([e, e[-1:][:odd]]), M if len(M.shape) == 2 else ops.concatenate([M, M[-1:][:odd]])
+
+
 def _to_the_middle(number: Semiring, e: Tensor, M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Messages from both ends to the middle of the chain.
+    """Messages from both ends to the middle of a chain of even length.
 
     Returns:
         Scores of all ways from the nearer end to a tag, (half, 2, batch, K); scores of the pairs of tags that meet
         in the middle, (batch, K²); and what was taken out of these, (batch,).
     """
-    e = ops.concatenate([e, e[-1:][: ops.shape(e)[0] % 2]])  # one more boundary step makes the halves equal
-    _, scores, scales = messages(number, e, M, ops.shape(e)[0] // 2)
+    half, K = ops.shape(e)[0] // 2, M.shape[-1]
+    _, scores, scales = messages(number, e, M, half)
     left, right = scores[-1, 0], scores[-1, 1]
-    pairs = left[:, :, None] + M + right[:, None, :]
-    return scores, ops.reshape(pairs, (-1, M.shape[0] ** 2)), ops.sum(scales, axis=(0, 1, 3))
+    pairs = left[:, :, None] + (M if len(M.shape) == 2 else M[half - 1]) + right[:, None, :]
+    return scores, ops.reshape(pairs, (-1, K * K)), ops.sum(scales, axis=(0, 1, 3))
 
 
 def _back_to_the_ends(scores: Tensor, pairs: Tensor, M: Tensor) -> Tensor:
@@ -41,30 +49,38 @@ def _back_to_the_ends(scores: Tensor, pairs: Tensor, M: Tensor) -> Tensor:
     No back-pointers are kept: of all ways to a neighbour only those to the one that was chosen are looked at again.
 
     Args:
-        scores: As from :func:`_to_the_middle`, (half, 2, ..., K).
-        pairs: As from :func:`_to_the_middle`, (..., K²).
-        M: Transitions (K, K).
+        scores: As from :func:`_to_the_middle`, (half, 2, batch, ..., K).
+        pairs: As from :func:`_to_the_middle`, (batch, ..., K²).
+        M: Transitions (K, K), or (2 · half − 1, batch, K, K).
 
     Returns:
-        Tags of the closed chain less one, so that −1 is the boundary, (..., 2 · half) int32.
+        Tags of the closed chain less one, so that −1 is the boundary, (batch, ..., 2 · half) int32.
     """
-    K = M.shape[0]
+    K = M.shape[-1]
     pair = ops.cast(ops.argmax(pairs, axis=-1), "int32")
     middle = ops.stack([pair // K, pair % K])
-    neighbour = ops.concatenate([ops.transpose(M), M])
-    row = ops.reshape(ops.arange(2, dtype="int32") * K, (2, *[1] * len(pair.shape)))
+    to_neighbour = ops.swapaxes(from_both_ends(M), -1, -2)  # its row: the scores of all ways to one neighbour
+    size = ops.shape(to_neighbour)[-3]  # 1, or the batch
+    row = ops.arange(2, dtype="int32")[:, None] * size + ops.arange(size, dtype="int32")
+    row = ops.reshape(row * K, (2, size, *[1] * (len(pair.shape) - 1)))
 
-    def step(tag: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        tag = ops.cast(ops.argmax(scores + ops.take(neighbour, tag + row, axis=0), axis=-1), "int32")
+    def back(tag: Tensor, scores: Tensor, to_neighbour: Tensor) -> tuple[Tensor, Tensor]:
+        ways = ops.take(ops.reshape(to_neighbour, (-1, K)), tag + row, axis=0)
+        tag = ops.cast(ops.argmax(scores + ways, axis=-1), "int32")
         return tag, tag
 
-    _, path = ops.scan(step, middle, scores[:-1], reverse=True)
+    if len(M.shape) == 2:
+        _, path = ops.scan(lambda tag, scores: back(tag, scores, to_neighbour), middle, scores[:-1], reverse=True)
+    else:
+        at = scores[:-1], to_neighbour[: ops.shape(scores)[0] - 1]
+        _, path = scan(lambda tag, at: back(tag, *at), middle, at, reverse=True)
     path = ops.concatenate([path, middle[None]])
     return ops.moveaxis(ops.concatenate([path[:, 0], ops.flip(path[:, 1], 0)]), 0, -1) - 1
 
 
 @jit()
 def _viterbi(e: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+    e, M = _even(e, M)
     scores, pairs, taken = _to_the_middle(MAXIMA, e, M)
     return _back_to_the_ends(scores, pairs, M), taken + ops.max(pairs, axis=-1)
 
@@ -81,7 +97,7 @@ def viterbi(
 
     Args:
         emissions: As in :func:`log_partition`, (batch, time, tags).
-        transitions: As in :func:`log_partition`, (tags, tags).
+        transitions: As in :func:`log_partition`, (tags, tags) or (batch, time − 1, tags, tags).
         mask: As in :func:`log_partition`, (batch, time).
         start: As in :func:`log_partition`, (tags,).
         end: As in :func:`log_partition`, (tags,).
@@ -89,6 +105,11 @@ def viterbi(
     Returns:
         Tags, shape (batch, time), int32, −1 at masked steps; and their score, shape (batch,), float32 or wider.
         Where no sequence is legal, tags −1 and score −inf; where the arguments are wrong, tags −1 and score NaN.
+
+        Sums of scores are compared, each relative to the best score of its step. Where all that is legal at a step
+        scores c below a tag that no legal sequence has, sequences that differ by less than about c · 10⁻⁷ (in
+        float32) are taken to be equal: to look for such tags before would cost every chain a second recursion.
+        The probabilities have no such limit.
 
     Raises:
         ValueError: As :func:`checked`.
@@ -101,23 +122,24 @@ def viterbi(
         ([[1, 0]], 3.0)
     """
     chain = checked(emissions, transitions, mask=mask, start=start, end=end)
-    e, M, taken = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    e, M, taken = with_boundary(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
     tags, score = _viterbi(e, M)
-    score = _or_nan(taken + score, chain)
+    found = ops.logical_and(chain.valid, score > -math.inf)
     tags = tags[:, 1 : ops.shape(chain.mask)[1] + 1]
-    return ops.where(score[:, None] > -math.inf, tags, -1), score
+    return ops.where(found[:, None], tags, -1), or_nan(taken + score, chain.valid)
 
 
 @jit()
 def _k_best(e: Tensor, M: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """Tags (batch, k, time) and scores (batch, k) of a closed chain; ``ranks`` are the numbers 0 … k − 1."""
-    k, K, batch = ranks.shape[0], M.shape[0], ops.shape(e)[1]
-    into = ops.transpose(M)[:, :, None]
+    k, K, batch = ranks.shape[0], M.shape[-1], ops.shape(e)[1]
+    by_steps = len(M.shape) == 4
 
-    def forward(carry: tuple[Tensor, ...], e: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def forward(carry: tuple[Tensor, ...], at: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         prior, _, taken = carry
-        scores = prior + e[..., None]
-        top = ops.maximum(ops.max(scores, axis=(1, 2)), LOWEST)
+        scores = prior + at[0][..., None]
+        top = finite_or_zero(ops.max(scores, axis=(1, 2)))
+        into = ops.swapaxes(at[1] if by_steps else M, -1, -2)[..., None]
         ways = (scores - top[:, None, None])[:, None] + into  # (batch, tag, tag before, its rank)
         prior, before = ops.top_k(ops.reshape(ways, (batch, K, K * k)), k)
         carry = prior, ops.cast(before, "int32"), taken + top
@@ -125,7 +147,7 @@ def _k_best(e: Tensor, M: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
 
     first = ops.pad(e[0][..., None], ((0, 0), (0, 0), (0, k - 1)), constant_values=-math.inf)
     carry = first, ops.zeros((batch, K, k), "int32"), ops.zeros_like(e[0, :, 0])
-    (scores, _, taken), (_, before, _) = ops.scan(forward, carry, e[:-1])
+    (scores, _, taken), (_, before, _) = scan(forward, carry, (e[:-1], M) if by_steps else (e[:-1],))
 
     def back(state: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         state = ops.take_along_axis(ops.reshape(before, (batch, K * k)), state, axis=1)
@@ -150,7 +172,7 @@ def k_best(
 
     Args:
         emissions: As in :func:`log_partition`, (batch, time, tags).
-        transitions: As in :func:`log_partition`, (tags, tags).
+        transitions: As in :func:`log_partition`, (tags, tags) or (batch, time − 1, tags, tags).
         k: Number of sequences, at least 1.
         mask: As in :func:`log_partition`, (batch, time).
         start: As in :func:`log_partition`, (tags,).
@@ -173,10 +195,10 @@ def k_best(
     """
     ranks = ops.arange(positive_integer("k", k), dtype="int32")
     chain = checked(emissions, transitions, mask=mask, start=start, end=end)
-    e, M, taken = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    e, M, taken = with_boundary(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
     tags, scores = _k_best(e, M, ranks)
-    scores = _or_nan(taken[:, None] + scores, chain)
-    return ops.where(scores[..., None] > -math.inf, tags, -1), scores
+    found = ops.logical_and(chain.valid[:, None], scores > -math.inf)
+    return ops.where(found[..., None], tags, -1), or_nan(taken[:, None] + scores, chain.valid)
 
 
 @jit()
@@ -185,8 +207,9 @@ def _sample(e: Tensor, M: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
     ``u`` are uniform numbers in (0, 1), one for each choice that could arise, (batch, count, K² + half · 2 · K).
     """
+    e, M = _even(e, M)
     scores, pairs, _ = _to_the_middle(LOGARITHMS, e, M)
-    K = M.shape[0]
+    K = M.shape[-1]
     gumbel = -ops.log(-ops.log(u))
     of_pairs, of_steps = gumbel[..., : K * K], gumbel[..., K * K :]
     of_steps = ops.transpose(ops.reshape(of_steps, (*ops.shape(u)[:2], -1, 2, K)), (2, 3, 0, 1, 4))
@@ -212,19 +235,19 @@ def sample(
 
     Args:
         emissions: As in :func:`log_partition`, (batch, time, tags).
-        transitions: As in :func:`log_partition`, (tags, tags).
+        transitions: As in :func:`log_partition`, (tags, tags) or (batch, time − 1, tags, tags).
         mask: As in :func:`log_partition`, (batch, time).
         start: As in :func:`log_partition`, (tags,).
         end: As in :func:`log_partition`, (tags,).
         count: Number of sequences for each row, at least 1.
-        seed: As in ``keras.random``: an integer, a ``SeedGenerator`` or None.
+        seed: An integer from 0 to 2³¹ − 1, a ``keras.random.SeedGenerator`` or None.
 
     Returns:
         Tags, shape (batch, count, time), int32, −1 at masked steps, and everywhere in a row where no sequence is
         legal or the arguments are wrong.
 
     Raises:
-        ValueError: ``count`` is not a positive integer; otherwise as :func:`checked`.
+        ValueError: ``count`` is not a positive integer, or ``seed`` is none; otherwise as :func:`checked`.
 
     Source: Scott 2002, "Bayesian methods for hidden Markov models", forward filtering and backward sampling.
 
@@ -233,10 +256,10 @@ def sample(
         >>> abs(float(ops.mean(ops.cast(tags, "float32"))) - 0.75) < 0.02
         True
     """
-    count = positive_integer("count", count)
+    count, seed = positive_integer("count", count), checked_seed(seed)
     chain = checked(emissions, transitions, mask=mask, start=start, end=end)
-    e, M, _ = closed(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
-    (batch, time), K = ops.shape(chain.mask), M.shape[0]
+    e, M, _ = with_boundary(chain.emissions, chain.transitions, chain.mask, chain.start, chain.end)
+    (batch, time), K = ops.shape(chain.mask), M.shape[-1]
     choices = (time + 3) // 2 * 2 * K + K * K
     tags, possible = _sample(e, M, keras.random.uniform((batch, count, choices), 1e-30, 1.0, e.dtype, seed))
     return ops.where(ops.logical_and(chain.valid, possible)[:, None, None], tags[..., 1 : time + 1], -1)

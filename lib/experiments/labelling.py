@@ -32,9 +32,9 @@ from lib.tagging import (
     Head,
     Softmax,  # noqa: F401  the examples make Softmax heads
     Tagger,
-    bio_alphabet,
-    bio_labels,
+    alphabet_of,
     illegal_moves,
+    labels_of,
     legal_moves,
     score_tags,
     segment_labels,
@@ -145,8 +145,8 @@ def entities(
     return _corpus(
         (train, dev, test),
         longest,
-        bio_alphabet(kinds.values()),
-        lambda words: bio_labels(spans_of_words(words, kinds), sum(len(word) for word, _ in words)),
+        alphabet_of(kinds.values()),
+        lambda words: labels_of(spans_of_words(words, kinds), sum(len(word) for word, _ in words)),
         join_names=True,  # a person is one span
     )
 
@@ -304,7 +304,8 @@ def pretrained(corpus: Corpus, *, layers: int = 12, dropout: float = 0.0) -> ker
     path = corpora.member("e5-small", "e5-small-q4.bin")
     characters = Characters(E5File(path).pieces, corpus.vocabulary[2:])
     ids = keras.Input((corpus.train.characters.shape[1],), dtype="int32")
-    states = Encoder.from_e5(path, layers, characters.rows, dropout=dropout)(_Framed(corpus, characters)(ids))
+    encoder = Encoder.from_e5(path, layers=layers, rows=characters.rows, dropout=dropout)
+    states = encoder(_Framed(corpus, characters)(ids))
     return _encoder(corpus, ids, states[:, 1:-1])
 
 
@@ -438,9 +439,7 @@ def with_rules(head: Head, alphabet: Sequence[str]) -> Head:
         >>> int(np.isneginf(ops.convert_to_numpy(with_rules(head, SEGMENT_ALPHABET).transitions)).sum())
         8
     """
-    moves = legal_moves(alphabet)
-    rules = {"legal": moves.transitions, "legal_start": moves.start, "legal_end": moves.end}
-    ruled = type(head).from_config({**head.get_config(), **rules})
+    ruled = type(head).from_config({**head.get_config(), "legal": legal_moves(alphabet)})
     ruled.build((None, None, len(alphabet)))
     ruled.set_weights(head.get_weights())
     return ruled

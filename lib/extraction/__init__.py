@@ -1,12 +1,22 @@
 """Answers, triples and events out of one encoder, and how the three tasks are scored.
 
+An encoder gives one vector a token. All that is extracted from a text is spans of it, so that three heads do:
+
+====================== =============================================== ======================================
+task                   head                                            decoded by
+====================== =============================================== ======================================
+reading comprehension  a pointer, :class:`SpanPointer`                 :func:`best_span`
+relations              two steps of pointers, :class:`Cascade`         its ``extract``
+events                 BIO labels of composite kinds "Type/Role"       the CRF of :mod:`lib.crf`
+====================== =============================================== ======================================
+
 ::
 
     pointers    one logit a token for "starts here", one for "ends here": losses, decoders, the layer SpanPointer
     cascade     subject first, then its objects for each predicate: the model Cascade
     scores      how good answers, triples and events are
 
-Chapter 6. Needs NumPy and Keras.
+Needs NumPy and Keras.
 """
 
 from .cascade import Cascade, Triple, sample_subject, targets

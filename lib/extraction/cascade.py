@@ -1,22 +1,9 @@
-"""Answers, triples and events out of one encoder, and how the three tasks are scored.
+"""Relations as a cascade: find the subjects, then the objects of each.
 
-An encoder gives one vector a token. All that is extracted from a text is spans of it, so that three heads do:
-
-====================== =============================================== ======================================
-task                   head                                            decoded by
-====================== =============================================== ======================================
-reading comprehension  a pointer, :class:`SpanPointer`                 :func:`best_span`
-relations              two steps of pointers, :class:`Cascade`         its ``extract``
-events                 BIO labels of composite kinds "Type/Role"       the CRF of :mod:`lib.crf`
-====================== =============================================== ======================================
-
-The pointers are those of :mod:`lib.extraction.pointers`. Relations are a cascade, P(s, p, o | x) = P(s | x) P(o, p
-| x, s): find the subjects; then, told one of them, find its objects with a pair of pointers for each predicate.
-Subjects that share an object, and two predicates between one pair, are no trouble to it. BIO gives a token one
-label and can have neither: :func:`disjoint` is what it keeps.
-
-    Cascade, Triple, sample_subject, targets                                relations
-    longest_common_subsequence, answer_score, triple_score, event_score     the metrics of the three tasks
+P(s, p, o | x) = P(s | x) P(o, p | x, s). The first step points at subjects; the second, told one of them, points at
+its objects with a pair of pointers for each predicate. Subjects that share an object, and two predicates between
+one pair, are no trouble to it. BIO gives a token one label and can have neither: :func:`lib.tagging.disjoint` is
+what it keeps. The pointers are those of :mod:`lib.extraction.pointers`.
 
 Source: Su Jianlin, https://kexue.fm/archives/7321 and https://kexue.fm/archives/7161; Wei et al. 2020, CasRel
 (arXiv 1909.03227).
@@ -25,7 +12,7 @@ Source: Su Jianlin, https://kexue.fm/archives/7321 and https://kexue.fm/archives
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -33,7 +20,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
+from .._arguments import finite, items, non_negative_integer, positive, positive_integer
 from .._backend import float32_or_wider
+from .._layers import BringsItsLoss
+from .._tensors import as_tensor, or_nan, require, require_shape
 from ..bert import ConditionalLayerNormalization
 from .pointers import (
     SpanPointer,
@@ -70,7 +60,9 @@ class Triple(NamedTuple):
     object: Place
 
 
-def sample_subject(rng: np.random.Generator, triples: Iterable[Triple], independent: bool = True) -> Place:
+def sample_subject(
+    triples: Iterable[Triple], *, independent: bool = True, seed: int | np.random.Generator | None = None
+) -> Place:
     """A subject to train the objects with.
 
     The default draws a start among those of the subjects, and then an end among those after it, as the article's
@@ -79,29 +71,32 @@ def sample_subject(rng: np.random.Generator, triples: Iterable[Triple], independ
     one of the subjects is drawn.
 
     Args:
-        rng: The source of chance.
         triples: The triples of one text, at least one.
         independent: Whether start and end are drawn independently.
+        seed: Seed of the draw, or a generator that goes on with each; None draws anew.
 
     Returns:
         (start, end), the end excluded.
 
     Raises:
-        ValueError: There are no triples.
+        ValueError: There are no triples, or ``triples`` holds something else; ``seed`` is none of the three.
 
     Source: Su Jianlin, https://github.com/bojone/lic2020_baselines, ``ie.py``.
 
     Example:
         >>> triples = [Triple((1, 3), 0, (5, 6)), Triple((7, 9), 1, (5, 6))]
         >>> rng = np.random.default_rng(0)
-        >>> sorted({sample_subject(rng, triples) for _ in range(99)})
+        >>> sorted({sample_subject(triples, seed=rng) for _ in range(99)})
         [(1, 3), (1, 9), (7, 9)]
-        >>> sorted({sample_subject(rng, triples, independent=False) for _ in range(99)})
+        >>> sorted({sample_subject(triples, independent=False, seed=rng) for _ in range(99)})
         [(1, 3), (7, 9)]
     """
-    subjects = sorted({tuple(triple[0]) for triple in triples})
+    subjects = sorted({triple.subject for triple in _checked_triples(triples)})
     if not subjects:
         raise ValueError("triples must have at least one triple, got none")
+    if seed is not None and not isinstance(seed, np.random.Generator):
+        seed = non_negative_integer("seed", seed)
+    rng = np.random.default_rng(seed)
     start, end = subjects[rng.integers(len(subjects))]
     if independent:
         ends = [end for _, end in subjects if end > start]
@@ -122,30 +117,52 @@ def targets(triples: Iterable[Triple], time: int, predicates: int, subject: Plac
         "subjects", uint8 (time, 2), of all subjects; "objects", uint8 (time, predicates, 2), of this one.
 
     Raises:
-        ValueError: A span is empty or leaves the text, or a predicate is none.
+        ValueError: A span is empty, leaves the text or is of something else than integers, or a predicate is none.
 
     Example:
         >>> y = targets([Triple((1, 3), 0, (0, 1))], time=4, predicates=2, subject=(1, 3))
         >>> y["subjects"].T.tolist(), y["objects"][0].tolist()
         ([[0, 1, 0, 0], [0, 0, 1, 0]], [[1, 1], [0, 0]])
     """
+    time, predicates = positive_integer("time", time), positive_integer("predicates", predicates)
     subjects, objects = np.zeros((time, 2), "uint8"), np.zeros((time, predicates, 2), "uint8")
-    for s, p, o in triples:
-        for start, end in (s, o):
-            if not 0 <= start < end <= time:
-                raise ValueError(
-                    f"triples must have 0 <= start < end <= time = {time}, got the span {(start, end)}"
-                )
-        if not 0 <= p < predicates:
+    subject = _checked_place("subject", subject, time)
+    for s, p, o in _checked_triples(triples, time):
+        if p >= predicates:
             raise ValueError(f"triples must have predicates in [0, {predicates}), got {p}")
         subjects[s[0], 0] = subjects[s[1] - 1, 1] = 1
-        if tuple(s) == tuple(subject):
+        if s == subject:
             objects[o[0], p, 0] = objects[o[1] - 1, p, 1] = 1
     return {"subjects": subjects, "objects": objects}
 
 
+def _checked_triples(triples: Iterable[Triple], time: int | None = None) -> list[Triple]:
+    """The triples, their places and predicates as integers of Python."""
+    found = []
+    for triple in items("triples", triples):
+        if not isinstance(triple, Sequence) or len(triple) != 3:
+            raise ValueError(f"triples must be (subject, predicate, object), got {triple!r}")
+        subject, object_ = (_checked_place("triples", place, time) for place in (triple[0], triple[2]))
+        found.append(
+            Triple(subject, non_negative_integer("triples must have predicates, which", triple[1]), object_)
+        )
+    return found
+
+
+def _checked_place(name: str, place: Place, time: int | None = None) -> Place:
+    """A span, if it is one of integers 0 <= start < end <= time."""
+    try:
+        start, end = (non_negative_integer(name, part) for part in place)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must have places (start, end) of integers, got {place!r}") from None
+    if start >= end or (time is not None and end > time):
+        at_most = "" if time is None else f" <= time = {time}"
+        raise ValueError(f"{name} must have 0 <= start < end{at_most}, got the span {(start, end)}")
+    return start, end
+
+
 @_serializable
-class Cascade(keras.Model):
+class Cascade(BringsItsLoss):
     """Triples in two steps: P(s, p, o | x) = P(s | x) P(o, p | x, s).
 
     The subjects are pointed at in the vectors of the text. For the objects the vectors pass a layer normalisation
@@ -155,7 +172,8 @@ class Cascade(keras.Model):
         extract(ids)                                                            all triples of every text
 
     The loss of a token is the mean over its two pointers, summed over the predicates, of both steps; that of a
-    batch is the mean over its tokens without padding, plus what regularizers add. ``compile`` takes no loss.
+    batch is the mean over its tokens without padding, on several devices the mean of their means, plus what
+    regularizers add. ``compile`` takes no loss.
 
     Args:
         encoder: Model or layer from ids (batch, time) to vectors (batch, time, hidden).
@@ -185,6 +203,7 @@ class Cascade(keras.Model):
         self,
         encoder: keras.layers.Layer,
         predicates: int,
+        *,
         power: float | tuple[float, float] = (2, 4),
         bias: float | tuple[float, float] = 0.0,
         threshold: float | tuple[float, float] = 0.5,
@@ -194,11 +213,10 @@ class Cascade(keras.Model):
         super().__init__(**kwargs)
         if not isinstance(encoder, keras.layers.Layer):
             raise ValueError(f"encoder must be a Keras model or layer, got {encoder!r}")
-        if predicates < 1:
-            raise ValueError(f"predicates must be at least 1, got {predicates}")
-        self.encoder, self.predicates, self.padding = encoder, predicates, padding
-        self.power, self.bias = _pair("power", power), _pair("bias", bias)
-        self.threshold = _pair("threshold", threshold)
+        self.encoder, self.predicates = encoder, positive_integer("predicates", predicates)
+        self.padding = None if padding is None else non_negative_integer("padding", padding)
+        self.power, self.bias = _pair("power", power, positive), _pair("bias", bias, finite)
+        self.threshold = _pair("threshold", threshold, finite)
         self.subjects = SpanPointer(bias=self.bias[0], name="subjects")
         self.told = ConditionalLayerNormalization(name="told")
         self.objects = SpanPointer(predicates, bias=self.bias[1], name="objects")
@@ -215,6 +233,9 @@ class Cascade(keras.Model):
 
     def call(self, inputs: Mapping[str, Tensor], training: bool | None = None) -> dict[str, Tensor]:
         """The logits of both steps, or of the one that the inputs suffice for.
+
+        A subject that is no span of the text raises ValueError; under XLA and ``jax.jit``, where no value can
+        raise, its objects have the logits NaN.
 
         Args:
             inputs: "ids" and "subject", int (batch, 2), the (start, end) of one subject a text, the end excluded.
@@ -239,20 +260,10 @@ class Cascade(keras.Model):
 
     def _objects(self, vectors: Tensor, subject: Tensor) -> Tensor:
         """Logits (batch, time, predicates, 2) of the objects of one subject (batch, 2) a text."""
-        first_and_last = ops.cast(subject, "int32") - ops.convert_to_tensor([0, 1], "int32")
+        subject, is_span = _spans("subject", subject, vectors)
+        first_and_last = subject - ops.convert_to_tensor([0, 1], "int32")
         ends = ops.take_along_axis(vectors, first_and_last[:, :, None], axis=1)
-        return self.objects(self.told(vectors, ops.reshape(ends, (-1, 2 * vectors.shape[-1]))))
-
-    def compile(self, optimizer: Any = "rmsprop", loss: None = None, **kwargs: Any) -> None:
-        """Sets the optimizer and what else ``keras.Model.compile`` takes; raises ValueError if given a loss."""
-        if loss is not None:
-            raise ValueError(f"loss must be left out, the model brings its own, got {loss!r}")
-        super().compile(optimizer, **kwargs)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was compiled when saved."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        return or_nan(self.objects(self.told(vectors, ops.reshape(ends, (-1, 2 * vectors.shape[-1])))), is_span)
 
     def compute_loss(
         self,
@@ -267,12 +278,12 @@ class Cascade(keras.Model):
             raise ValueError("sample_weight must be left out: the loss is a mean over tokens, not over texts")
         valid = _valid(y_pred["subjects"])
         subjects, objects = (
-            ops.mean(power_crossentropy(_where(valid, y_pred[step], 0.0), y[step], power), axis=-1)
+            ops.mean(power_crossentropy(y[step], _where(valid, y_pred[step], 0.0), power), axis=-1)
             for step, power in zip(("subjects", "objects"), self.power, strict=True)
         )
         loss = ops.where(valid, subjects + ops.sum(objects, axis=-1), 0.0)
         mean = ops.sum(loss) / ops.maximum(ops.sum(ops.cast(valid, loss.dtype)), 1)
-        return sum(map(ops.sum, self.losses), mean)
+        return sum(map(self.part_of, [mean, *self.losses]))
 
     def extract(self, ids: ArrayLike, batch: int = 64) -> list[set[Triple]]:
         """All triples of every text, by both steps, each batched: over texts, then over (text, subject) pairs.
@@ -287,9 +298,9 @@ class Cascade(keras.Model):
             For each text its triples, in tokens.
 
         Raises:
-            ValueError: ``ids`` is not (texts, time).
+            ValueError: ``ids`` is not (texts, time), or ``batch`` no positive integer.
         """
-        ids = np.asarray(ids)
+        ids, batch = np.asarray(ids), positive_integer("batch", batch)
         if ids.ndim != 2:
             raise ValueError(f"ids must have shape (texts, time), got shape {ids.shape}")
         found: list[set[Triple]] = [set() for _ in ids]
@@ -329,6 +340,24 @@ class Cascade(keras.Model):
         return cls(**{**config, "encoder": keras.saving.deserialize_keras_object(config["encoder"])})
 
 
+def _spans(name: str, spans: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Spans as int32 (batch, 2), and whether each is one of its text; ValueError for another where it is known.
+
+    Keras hands on integers as float32 where a model was not told their type, so whole numbers will do.
+    """
+    given = require_shape(name, as_tensor(name, spans, kinds="iuf"), (vectors.shape[0], 2), to_fit="the texts")
+    spans, time = ops.cast(given, "int32"), ops.shape(vectors)[1]
+    start, end = spans[:, 0], spans[:, 1]
+    whole = ops.all(ops.equal(ops.cast(spans, given.dtype), given), axis=1)
+    is_span = ops.all(ops.stack([whole, start >= 0, start < end, end <= time]), axis=0)
+    require(
+        ops.all(is_span),
+        f"{name} must be whole numbers with 0 <= start < end <= time",
+        lambda: f"{ops.convert_to_numpy(spans)[~ops.convert_to_numpy(is_span)][:3].tolist()} with time = {time}",
+    )
+    return ops.where(is_span[:, None], spans, ops.convert_to_tensor([[0, 1]], "int32")), is_span
+
+
 def _valid(logits: Tensor) -> Tensor:
     """Places (batch, time) where the logits (batch, time, 2) are not −∞."""
     return ops.not_equal(logits[:, :, 0], -math.inf)
@@ -340,8 +369,10 @@ def _where(condition: Tensor, x: Tensor, other: float) -> Tensor:
     return ops.where(condition, x, ops.cast(other, x.dtype))
 
 
-def _pair(name: str, values: float | tuple[float, float]) -> tuple[float, float]:
-    pair = np.broadcast_to(values, 2).tolist() if np.size(values) in (1, 2) else ()
+def _pair(
+    name: str, values: float | tuple[float, float], checked: Callable[[str, Any], float]
+) -> tuple[float, float]:
+    pair = tuple(values) if isinstance(values, tuple | list) else (values, values)
     if len(pair) != 2:
         raise ValueError(f"{name} must be one number or two, got {values!r}")
-    return tuple(pair)
+    return tuple(checked(name, value) for value in pair)

@@ -14,7 +14,7 @@ Of the many places few start a span. :func:`power_crossentropy` lets a sigmoid b
 ½; :func:`prior_bias` does the same by a bias.
 
 Places. A span is (start, end) without its end, as in :mod:`lib.tagging.spans`. Only the two pointers of an answer
-point at its first and its *last* token. Padding. As in :mod:`lib.tagging.tagger`, logits carry their mask: −∞ at
+point at its first and its *last* token. Padding. As in :mod:`lib.tagging.heads`, logits carry their mask: −∞ at
 padded places.
 
 Source: Su Jianlin, https://kexue.fm/archives/7321 and https://kexue.fm/archives/7161; Wei et al. 2020, CasRel
@@ -31,7 +31,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
+from .._arguments import array_of, finite, positive, positive_integer, rate
 from .._backend import float32_or_wider
+from .._layers import integer_seed
+from .._tensors import as_tensor, checked_mask, or_nan, require, require_shape
 
 __all__ = [
     "SpanPointer",
@@ -63,11 +66,13 @@ class SpanPointer(keras.layers.Layer):
         kinds: Number of kinds of span, each with pointers of its own. None is one kind without an axis for it.
         dropout: Rate of the dropout of the vectors.
         bias: Initial logit, the same everywhere, up to the small random weights (standard deviation 0.02).
-        seed: Seed of the dropout.
+        seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``.
         **kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: ``kinds`` is less than 1.
+        ValueError: ``kinds`` is no positive integer, ``dropout`` no rate in [0, 1); when called, ``vectors`` or
+            ``mask`` has another shape, or the mask holds other numbers than 0 and 1. Under XLA and ``jax.jit`` the
+            logits of such a text are NaN.
 
     Example:
         >>> vectors, mask = np.ones((1, 3, 8), "float32"), np.array([[True, True, False]])
@@ -82,13 +87,14 @@ class SpanPointer(keras.layers.Layer):
         kinds: int | None = None,
         dropout: float = 0.0,
         bias: float = 0.0,
-        seed: int | None = None,
+        *,
+        seed: int | keras.random.SeedGenerator | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if kinds is not None and kinds < 1:
-            raise ValueError(f"kinds must be None or at least 1, got {kinds}")
-        self._config = {"kinds": kinds, "dropout": dropout, "bias": bias, "seed": seed}
+        kinds = None if kinds is None else positive_integer("kinds", kinds)
+        seed, dropout = integer_seed(seed), rate("dropout", dropout)
+        self._config = {"kinds": kinds, "dropout": dropout, "bias": finite("bias", bias), "seed": seed}
         self.dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
         self.score = keras.layers.Dense(
             2 * (kinds or 1),
@@ -101,14 +107,20 @@ class SpanPointer(keras.layers.Layer):
 
     def build(self, vectors_shape: Shape) -> None:
         """Creates the linear map."""
+        if vectors_shape is None:
+            raise ValueError("vectors must be a tensor of numbers, got None")
         self.score.build(vectors_shape)
 
     def call(self, vectors: Tensor, mask: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Logits (batch, time, 2) or (batch, time, kinds, 2) of vectors (batch, time, hidden), −∞ where masked."""
+        require_shape("vectors", as_tensor("vectors", vectors), (None, None, None))
         logits = self.score(self.dropout(vectors, training=training))
         if kinds := self._config["kinds"]:
             logits = ops.reshape(logits, (-1, ops.shape(logits)[1], kinds, 2))
-        return logits if mask is None else _where(ops.cast(mask, "bool"), logits, -math.inf)
+        if mask is None:
+            return logits
+        mask, told = checked_mask(mask, tuple(vectors.shape[:2]), to_fit="vectors")
+        return or_nan(_where(mask, logits, -math.inf), told)
 
     def compute_mask(self, vectors: Tensor, previous_mask: Tensor | None = None) -> None:  # noqa: ARG002
         """Returns None: the logits carry their mask."""
@@ -127,35 +139,41 @@ class SpanPointer(keras.layers.Layer):
 # --- one answer a text ----------------------------------------------------------------------------------------
 
 
-def pointer_loss(logits: Tensor, starts: Tensor, ends: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def pointer_loss(starts: Tensor, ends: Tensor, logits: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """−½ (log p_s(start) + log p_e(end)), with p_s and p_e the softmax of the two logits over the valid places.
 
     A question without an answer points both at place 0, the start-of-sequence token.
 
     Args:
+        starts: Place of the first token of each answer, whole numbers (batch,), in [0, time).
+        ends: Place of the last token of each answer, whole numbers (batch,), in [0, time).
         logits: Shape (batch, time, 2), any float type; places at −∞ are padded.
-        starts: Place of the first token of each answer, int (batch,), in [0, time).
-        ends: Place of the last token of each answer, int (batch,), in [0, time).
-        mask: Valid places, bool (batch, time); None if the logits tell.
+        mask: Valid places, True or 1, (batch, time); None if the logits tell.
 
     Returns:
         The loss of each text, (batch,), float32 or wider. An answer at a padded place has loss inf, gradient 0.
 
     Raises:
-        ValueError: A shape does not fit.
+        ValueError: A shape does not fit, a place is no whole number in [0, time), or the mask holds other numbers
+            than 0 and 1. Under XLA and ``jax.jit``, where no value can raise, the loss of that text is NaN.
 
     Source: Su Jianlin, https://kexue.fm/archives/7321.
 
     Example:
         >>> logits = np.log([[[0.5, 0.1], [0.25, 0.4], [0.25, 0.5]]])
-        >>> round(float(pointer_loss(logits, [1], [2])[0]), 4), round(-0.5 * math.log(0.25 * 0.5), 4)
+        >>> round(float(pointer_loss([1], [2], logits)[0]), 4), round(-0.5 * math.log(0.25 * 0.5), 4)
         (1.0397, 1.0397)
     """
-    log_p = _log_softmax_over_places(logits, mask)
-    pointers = ops.stack([ops.cast(places, "int32") for places in (starts, ends)], axis=-1)
-    if len(pointers.shape) != 2:
-        raise ValueError(f"starts and ends must have shape (batch,), got shape {tuple(pointers.shape[:-1])}")
-    return -ops.mean(ops.take_along_axis(log_p, pointers[:, None, :], axis=1), axis=(1, 2))
+    return _loss({"starts": starts, "ends": ends}, logits, mask)
+
+
+def _loss(places: dict[str, Tensor], logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The loss of starts and ends, whose names are for the error."""
+    log_p, told = _log_softmax_over_places(logits, mask)
+    (starts, start_told), (ends, end_told) = (_places(name, x, log_p) for name, x in places.items())
+    pointers = ops.stack([starts, ends], axis=-1)
+    loss = -ops.mean(ops.take_along_axis(log_p, pointers[:, None, :], axis=1), axis=(1, 2))
+    return or_nan(loss, ops.all(ops.stack([told, start_told, end_told]), axis=0))
 
 
 @_serializable
@@ -166,7 +184,8 @@ def span_loss(pointers: Tensor, logits: Tensor) -> Tensor:
         >>> model = keras.Sequential([keras.layers.Embedding(10, 8, mask_zero=True), SpanPointer()])
         >>> model.compile("sgd", loss=span_loss)
     """
-    return pointer_loss(logits, pointers[:, 0], pointers[:, 1])
+    pointers = require_shape("pointers", as_tensor("pointers", pointers), (None, 2))
+    return _loss({"pointers[:, 0]": pointers[:, 0], "pointers[:, 1]": pointers[:, 1]}, logits, None)
 
 
 def best_span(
@@ -180,16 +199,18 @@ def best_span(
     Args:
         logits: Shape (batch, time, 2), any float type; places at −∞ are padded.
         longest: Most tokens of an answer, at least 1; it may exceed ``time``.
-        mask: Valid places, bool (batch, time); None if the logits tell.
-        allowed: Where an answer may start and end, bool (batch, time), such as the passage; None is everywhere.
+        mask: Valid places, True or 1, (batch, time); None if the logits tell.
+        allowed: Where an answer may start and end, as ``mask``, such as the passage; None is everywhere.
 
     Returns:
         The first place and the last place of each answer, int32 (batch,), and log p_s + log p_e (batch,). The
         softmax runs over all valid places, allowed or not, so with ``allowed`` the candidates do not sum to 1, and
-        their probability can be weighed against that of "no answer". Without a candidate: 0, 0 and −inf.
+        their probability can be weighed against that of "no answer". Without a candidate: 0, 0 and −inf. A logit
+        NaN makes the log-probability NaN.
 
     Raises:
-        ValueError: A shape does not fit, or ``longest`` is less than 1.
+        ValueError: A shape does not fit, ``longest`` is no positive integer, or ``mask`` or ``allowed`` holds other
+            numbers than 0 and 1. Under XLA and ``jax.jit`` the log-probability of that text is NaN.
 
     Source: Su Jianlin, https://kexue.fm/archives/7321, where ``longest`` is 16.
 
@@ -202,31 +223,48 @@ def best_span(
         >>> bool(none[2][0] < best_span(logits, allowed=[[False, True, True, True]])[2][0])
         True
     """
-    log_p = _log_softmax_over_places(logits, mask)
-    if longest < 1:
-        raise ValueError(f"longest must be at least 1, got {longest}")
+    log_p, told = _log_softmax_over_places(logits, mask)
+    longest = positive_integer("longest", longest)
     if allowed is not None:
-        log_p = _where(_places("allowed", allowed), log_p, -math.inf)
-    time = ops.shape(log_p)[1]
+        allowed, also_told = checked_mask(allowed, tuple(log_p.shape[:2]), name="allowed", to_fit="logits")
+        log_p, told = _where(allowed, log_p, -math.inf), ops.logical_and(told, also_told)
+    told = ops.logical_and(told, ops.logical_not(ops.any(ops.isnan(log_p), axis=(1, 2))))
+    batch, time, _ = ops.shape(log_p)
     longest = min(longest, log_p.shape[1] or longest)
     starts, ends = log_p[:, :, 0], ops.pad(log_p[:, :, 1], ((0, 0), (0, longest - 1)), constant_values=-math.inf)
     band = ops.stack([starts + ends[:, width : width + time] for width in range(longest)], axis=-1)
-    flat = ops.reshape(band, (-1, time * longest))
+    flat = ops.reshape(band, (batch, time * longest))
     best = ops.cast(ops.argmax(flat, axis=-1), "int32")
-    return best // longest, best // longest + best % longest, ops.max(flat, axis=-1)
+    log_p = or_nan(ops.take_along_axis(flat, best[:, None], axis=1)[:, 0], told)
+    return best // longest, best // longest + best % longest, log_p
 
 
-def _log_softmax_over_places(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Log-probabilities (batch, time, 2) over the valid places, −∞ elsewhere; float32 or wider."""
-    logits = float32_or_wider(logits)
-    if len(logits.shape) != 3 or logits.shape[-1] != 2:
-        raise ValueError(f"logits must have shape (batch, time, 2), got shape {tuple(logits.shape)}")
-    valid = ops.not_equal(logits, -math.inf)
+def _log_softmax_over_places(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (batch, time, 2) over valid places, −∞ elsewhere; whether a mask tells them, (batch,)."""
+    logits = float32_or_wider(require_shape("logits", as_tensor("logits", logits), (None, None, 2)))
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits must have a place in each text, got shape {tuple(logits.shape)}")
+    valid, told = ops.not_equal(logits, -math.inf), ops.ones(ops.shape(logits)[:1], "bool")
     if mask is not None:
-        valid = ops.logical_and(valid, _places("mask", mask)[:, :, None])
+        mask, told = checked_mask(mask, tuple(logits.shape[:2]), to_fit="logits")
+        valid = ops.logical_and(valid, mask[:, :, None])
     # A finite −1e30 inside, and −∞ outside, so that no gradient meets ∞ − ∞.
     log_p = ops.log_softmax(_where(valid, logits, -1e30), axis=1)
-    return _where(valid, log_p, -math.inf)
+    return _where(valid, log_p, -math.inf), told
+
+
+def _places(name: str, places: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Places as int32 (batch,), and whether each is one; ValueError for another where it is known."""
+    places = require_shape(name, as_tensor(name, places, kinds="iuf"), tuple(log_p.shape[:1]), to_fit="logits")
+    time = ops.shape(log_p)[1]
+    found = ops.cast(places, "int32")
+    told = ops.logical_and(ops.cast(found, places.dtype) == places, ops.logical_and(found >= 0, found < time))
+    require(
+        ops.all(told),
+        f"{name} must be whole numbers in [0, time)",
+        lambda: f"{ops.convert_to_numpy(places)[~ops.convert_to_numpy(told)][:5].tolist()} with time = {time}",
+    )
+    return ops.where(told, found, 0), told
 
 
 # --- any number of spans --------------------------------------------------------------------------------------
@@ -242,14 +280,18 @@ def power_sigmoid(logits: Tensor, power: float = 1.0) -> Tensor:
     Returns:
         Probabilities in [0, 1], of the same shape, float32 or wider; 0 at a logit of −∞.
 
+    Raises:
+        ValueError: ``power`` is not more than 0, or ``logits`` are no real numbers.
+
     Example:
         >>> [float(power_sigmoid(0.0, n)) for n in (1, 2, 4)]
         [0.5, 0.25, 0.0625]
     """
-    return ops.exp(-power * ops.softplus(-float32_or_wider(logits)))
+    logits = float32_or_wider(as_tensor("logits", logits))
+    return ops.exp(-positive("power", power) * ops.softplus(-logits))
 
 
-def power_crossentropy(logits: Tensor, targets: Tensor, power: float = 1.0) -> Tensor:
+def power_crossentropy(targets: Tensor, logits: Tensor, power: float = 1.0) -> Tensor:
     """−t log pⁿ − (1 − t) log(1 − pⁿ) with p = sigmoid(logit), each place by itself.
 
     Where one place in a hundred is positive, a sigmoid that begins at ½ spends its first steps learning that. With
@@ -262,33 +304,42 @@ def power_crossentropy(logits: Tensor, targets: Tensor, power: float = 1.0) -> T
     where the last quotient lies between 1 and n. For z < 0, where pⁿ is small, −log1p(−pⁿ) keeps more digits.
 
     Args:
+        targets: Probabilities t in [0, 1], of any numeric type and the shape of ``logits``, or one for all.
         logits: Any shape and float type, finite.
-        targets: Probabilities t in [0, 1], of the same shape and any numeric type.
         power: n, more than 0.
 
     Returns:
         Losses of the same shape, float32 or wider, not negative; they and their gradients are finite.
 
     Raises:
-        ValueError: ``power`` is not more than 0.
+        ValueError: ``targets`` has another shape or a number outside [0, 1], or ``power`` is not more than 0. Under
+            XLA and ``jax.jit``, where no value can raise, the loss is NaN where the target is no probability.
 
     Source: Su Jianlin, https://kexue.fm/archives/7161, with n = 2 for subjects and n = 4 for objects.
 
     Example:
-        >>> round(float(power_crossentropy(0.0, 1.0, power=2)), 4), round(-math.log(0.25), 4)
+        >>> round(float(power_crossentropy(1.0, 0.0, power=2)), 4), round(-math.log(0.25), 4)
         (1.3863, 1.3863)
     """
-    if not power > 0:
-        raise ValueError(f"power must be more than 0, got {power}")
-    z = float32_or_wider(logits)
-    t = ops.cast(targets, z.dtype)
+    power = positive("power", power)
+    z, t = float32_or_wider(as_tensor("logits", logits)), as_tensor("targets", targets)
+    if len(t.shape):
+        require_shape("targets", t, tuple(z.shape), to_fit="logits")
+    t = ops.cast(t, z.dtype)
+    is_probability = ops.logical_and(t >= 0, t <= 1)
+    require(
+        ops.all(is_probability),
+        "targets must lie in [0, 1]",
+        lambda: ops.convert_to_numpy(t)[~ops.convert_to_numpy(is_probability)][:5].tolist(),
+    )
     # Each form sees only logits of its side, so that the other's gradient cannot be NaN; and no minimum(z, 0), of
     # which JAX and torch halve the gradient at 0, where training begins.
     above = ops.where(z > 0, ops.minimum(z, 40), 1.0)  # beyond 40 the quotient is n to all digits
     below = ops.where(z > 0, -1.0, z)
     quotient = -ops.expm1(-power * ops.softplus(-above)) / ops.sigmoid(-above)
     high, low = ops.softplus(z) - ops.log(quotient), -ops.log1p(-power_sigmoid(below, power))
-    return t * power * ops.softplus(-z) + (1 - t) * ops.where(z > 0, high, low)
+    loss = t * power * ops.softplus(-z) + (1 - t) * ops.where(z > 0, high, low)
+    return ops.where(is_probability, loss, math.nan)
 
 
 def prior_bias(power: float) -> float:
@@ -304,9 +355,8 @@ def prior_bias(power: float) -> float:
         >>> round(prior_bias(4), 4), round(math.log(0.0625 / (1 - 0.0625)), 4)
         (-2.7081, -2.7081)
     """
-    if not power > 0:
-        raise ValueError(f"power must be more than 0, got {power}")
-    return -math.log(math.expm1(power * math.log(2)))
+    x = positive("power", power) * math.log(2)
+    return -x - math.log(-math.expm1(-x))
 
 
 def spans_from_pointers(
@@ -326,7 +376,8 @@ def spans_from_pointers(
         Spans (start, end), the end excluded, from left to right.
 
     Raises:
-        ValueError: ``starts`` and ``ends`` are not of one shape (time,).
+        ValueError: ``starts`` and ``ends`` are not of one shape (time,) or no real numbers, ``threshold`` is not
+            finite, ``longest`` no positive integer.
 
     Source: Wei et al. 2020 (arXiv 1909.03227).
 
@@ -334,27 +385,35 @@ def spans_from_pointers(
         >>> spans_from_pointers([0.9, 0.1, 0.8, 0.7], [0.1, 0.9, 0.1, 0.6])
         [(0, 2), (2, 4), (3, 4)]
     """
-    starts, ends = np.asarray(starts), np.asarray(ends)
+    starts, ends = _real("starts", starts), _real("ends", ends)
     if starts.ndim != 1 or starts.shape != ends.shape:
         raise ValueError(f"starts and ends must have one shape (time,), got {starts.shape} and {ends.shape}")
+    longest = None if longest is None else positive_integer("longest", longest)
+    threshold = finite("threshold", threshold)
     found = pair_pointers(starts > threshold, ends > threshold)
     return [(start, end) for start, end in found.tolist() if longest is None or end - start <= longest]
 
 
-def pair_pointers(starts: NDArray[np.bool_], ends: NDArray[np.bool_]) -> NDArray[np.int64]:
+def pair_pointers(starts: ArrayLike, ends: ArrayLike) -> NDArray[np.int64]:
     """The spans of many texts or kinds at once, paired as in :func:`spans_from_pointers`.
 
     Args:
-        starts: Whether a span starts at each place, bool (…, time).
-        ends: Whether a span ends at each place, its last token, bool of the same shape.
+        starts: Whether a span starts at each place, True or 1, (…, time).
+        ends: Whether a span ends at each place, its last token, of the same shape.
 
     Returns:
         One row for each span: its index in the leading axes, its start and its end, the end excluded.
+
+    Raises:
+        ValueError: ``starts`` and ``ends`` are not of one shape, or hold other numbers than 0 and 1.
 
     Example:
         >>> pair_pointers(np.array([[0, 0], [1, 0]], bool), np.array([[0, 0], [0, 1]], bool)).tolist()
         [[1, 0, 2]]
     """
+    starts, ends = _flags("starts", starts), _flags("ends", ends)
+    if not starts.ndim or starts.shape != ends.shape:
+        raise ValueError(f"starts and ends must have one shape (…, time), got {starts.shape} and {ends.shape}")
     time = starts.shape[-1]
     place = np.where(ends, np.arange(time), time)
     nearest = np.minimum.accumulate(place[..., ::-1], axis=-1)[..., ::-1]
@@ -371,8 +430,17 @@ def _where(condition: Tensor, x: Tensor, other: float) -> Tensor:
     return ops.where(condition, x, ops.cast(other, x.dtype))
 
 
-def _places(name: str, places: Tensor) -> Tensor:
-    places = ops.cast(places, "bool")
-    if len(places.shape) != 2:
-        raise ValueError(f"{name} must have shape (batch, time), got shape {tuple(places.shape)}")
-    return places
+def _real(name: str, x: ArrayLike) -> NDArray:
+    x = array_of(name, x)
+    if x.dtype.kind not in "biuf" or np.isnan(x).any():
+        raise ValueError(f"{name} must hold real numbers, got {x.dtype} {x.tolist()!r:.60}")
+    return x
+
+
+def _flags(name: str, x: ArrayLike) -> NDArray[np.bool_]:
+    x = _real(name, x)
+    if not np.isin(x, (0, 1)).all():
+        raise ValueError(
+            f"{name} must hold True or 1 where a pointer points, False or 0 elsewhere, got {x.max()!r}"
+        )
+    return x.astype(bool)

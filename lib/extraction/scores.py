@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from .._arguments import items
 from ..tagging import Score
 from .cascade import Triple
 
@@ -21,10 +22,16 @@ def longest_common_subsequence(a: Sequence, b: Sequence) -> int:
     Returns:
         A number between 0 and the length of the shorter one, in O(|a| |b|) steps.
 
+    Raises:
+        ValueError: ``a`` or ``b`` has no order, or is no collection.
+
     Example:
         >>> longest_common_subsequence("abcde", "badge")
         3
     """
+    for name, items_in_order in (("a", a), ("b", b)):
+        if not hasattr(items_in_order, "__getitem__") or not hasattr(items_in_order, "__len__"):
+            raise ValueError(f"{name} must be a sequence, got {items_in_order!r}")
     row = [0] * (len(b) + 1)  # row[j]: of the items of a so far and the first j of b
     for x in a:
         diagonal = 0
@@ -47,7 +54,7 @@ def answer_score(gold: Collection[str], predicted: str) -> tuple[float, float]:
         Exact match, 0 or 1, and F1 in [0, 1]. Average both over the questions.
 
     Raises:
-        ValueError: ``gold`` is a string.
+        ValueError: ``gold`` is no collection of strings, or ``predicted`` no string.
 
     Source: Rajpurkar et al. 2018 (arXiv 1806.03822); Cui et al. 2019, CMRC 2018 (over characters).
 
@@ -58,7 +65,11 @@ def answer_score(gold: Collection[str], predicted: str) -> tuple[float, float]:
     """
     if isinstance(gold, str):
         raise ValueError(f"gold must be a collection of answers, got the string {gold!r}")
-    gold = list(gold) or [""]
+    gold = items("gold", gold) or [""]
+    for name, answers in (("gold", gold), ("predicted", [predicted])):
+        for answer in answers:
+            if not isinstance(answer, str):
+                raise ValueError(f"{name} must be text, got {answer!r}")
     return float(predicted in gold), max(_overlap(answer, predicted) for answer in gold)
 
 
@@ -80,33 +91,49 @@ def triple_score(gold: Sequence[Iterable[Triple]], predicted: Sequence[Iterable[
         The counts, from which the score is computed.
 
     Raises:
-        ValueError: ``gold`` and ``predicted`` differ in their number of texts.
+        ValueError: ``gold`` and ``predicted`` differ in their number of texts, or hold something else than triples.
 
     Example:
         >>> one, other = Triple((0, 2), 0, (3, 4)), Triple((0, 2), 1, (3, 4))
         >>> triple_score([{one, other}, {one}], [{one}, {other}])
         Score(correct=1, predicted=2, gold=3)
     """
+    gold, predicted = _sets("gold", gold), _sets("predicted", predicted)
     if len(gold) != len(predicted):
         raise ValueError(f"predicted must have the texts of gold, got {len(predicted)} and {len(gold)} texts")
-    texts = [(set(true), set(found)) for true, found in zip(gold, predicted, strict=True)]
+    texts = zip(gold, predicted, strict=True)
     return sum((Score(len(true & found), len(found), len(true)) for true, found in texts), Score())
+
+
+def _sets(name: str, texts: Sequence[Iterable[Triple]]) -> list[set[Triple]]:
+    """The triples of each text."""
+    found = [items(f"{name}[{i}]", triples) for i, triples in enumerate(items(name, texts))]
+    for triple in (triple for triples in found for triple in triples):
+        if not isinstance(triple, Sequence) or len(triple) != 3:
+            raise ValueError(f"{name} must hold triples (subject, predicate, object), got {triple!r}")
+    try:
+        return [set(triples) for triples in found]
+    except TypeError:  # of lists
+        raise ValueError(f"{name} must hold triples that can be members of a set, got {texts!r}") from None
 
 
 def event_score(gold: Mapping[tuple[str, str], str], predicted: Mapping[tuple[str, str], str]) -> Score:
     """The score of the event arguments of one text, with part marks for part of an argument.
 
     A predicted (type, role) that is in ``gold`` earns 2 LCS(a, â)/(|a| + |â|), where a is the gold argument, â the
-    predicted one and LCS the length of their longest common subsequence. With X the sum, Y keys predicted and Z
-    gold: P = X/Y, R = X/Z, F1 = 2X/(Y + Z). A mapping has one argument for each (type, role): it cannot tell two
-    events of one type apart.
+    predicted one and LCS the length of their longest common subsequence; if both are empty, it earns 1. With X the
+    sum, Y keys predicted and Z gold: P = X/Y, R = X/Z, F1 = 2X/(Y + Z). A mapping has one argument for each (type,
+    role): it cannot tell two events of one type apart.
 
     Args:
-        gold: (type, role) → argument, not empty.
+        gold: (type, role) → argument.
         predicted: The same of a model.
 
     Returns:
         X, Y and Z; scores of several texts add up.
+
+    Raises:
+        ValueError: ``gold`` or ``predicted`` is no mapping to strings.
 
     Source: Su Jianlin, https://github.com/bojone/lic2020_baselines, ``ee.py``.
 
@@ -115,6 +142,9 @@ def event_score(gold: Mapping[tuple[str, str], str], predicted: Mapping[tuple[st
         >>> event_score(gold, {("Attack", "Place"): "in Rome", ("Attack", "Agent"): "they"})
         Score(correct=0.7272727272727273, predicted=2, gold=2)
     """
+    for name, arguments in (("gold", gold), ("predicted", predicted)):
+        if not isinstance(arguments, Mapping) or not all(isinstance(text, str) for text in arguments.values()):
+            raise ValueError(f"{name} must be a mapping of (type, role) to text, got {arguments!r}")
     pairs = [(gold[key], argument) for key, argument in predicted.items() if key in gold]
-    correct = sum(2 * longest_common_subsequence(a, b) / (len(a) + len(b)) for a, b in pairs)
+    correct = sum(2 * longest_common_subsequence(a, b) / (len(a) + len(b)) if a or b else 1 for a, b in pairs)
     return Score(correct, len(predicted), len(gold))

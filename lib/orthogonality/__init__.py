@@ -1,7 +1,9 @@
 """Learning orthogonal filters: penalties on a kernel, penalties on its outputs, and kernels orthogonal by design.
 
-A kernel of shape (*, in, out) is a matrix W (d, k): k filters w_i, the columns, of d numbers each. There are four
-ways to ask for w_iᵀw_j = 0:
+A kernel of shape (*, in, out) is a matrix W (d, k): k filters w_i, the columns, of d numbers each. Where other axes
+are inputs and outputs, wrappers see it by the layer and penalties are told. Where a kernel is several maps that
+share no inputs, as in grouped and depthwise convolutions, each has filters of its own. There are four ways to ask
+for w_iᵀw_j = 0:
 
 ========  =====================================================================  ===================================
 way       what it is                                                             here
@@ -27,7 +29,7 @@ is a stronger condition (Wang et al. 2020, arXiv 1911.12207).
     parametrization   hard: the polar factor of a free kernel
     _wrapper          what the wrappers of both share
 
-Chapter 3. Needs NumPy, SciPy and Keras.
+Needs NumPy, SciPy and Keras.
 
 Source: Su Jianlin, https://kexue.fm/archives/7169; Zhang, Ma, Wu and Wang 2020, "Self-Orthogonality Module"
 (arXiv 2001.01275); Bansal, Chen and Wang 2018 (arXiv 1810.09102).

@@ -11,6 +11,8 @@ class _KernelWrapper(keras.layers.Wrapper):
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(f"layer must be a Keras layer, got {layer!r}")
+        if isinstance(layer, keras.layers.Wrapper):
+            raise ValueError(f"layer must be a layer with a kernel of its own, not a wrapper of one, got {layer!r}")
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self.supports_masking = layer.supports_masking
 

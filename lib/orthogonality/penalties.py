@@ -1,8 +1,14 @@
 """Penalties on WᵀW, as ``kernel_regularizer`` of a layer.
 
+A regularizer sees the kernel and not its layer. Where the kernel is not (*, in, out), as in EinsumDense and in
+transposed, depthwise and grouped convolutions, it takes ``in_axes``, ``out_axes``, ``batch_axes`` and ``groups``.
+A kernel of several maps is measured as the block diagonal matrix of them: filters of different maps share no
+inputs, so they are orthogonal anyway.
+
 Source: Bansal, Chen and Wang 2018 (arXiv 1810.09102).
 """
 
+import math
 from typing import Any
 
 import keras
@@ -10,7 +16,8 @@ import numpy as np
 from keras import ops
 
 from .._arguments import non_negative, positive_integer
-from .filters import _TINY, _gram, _off_diagonal, _unit_columns, kernel_matrix
+from ..initializers import KernelAxes
+from .filters import _gram, _inner, _off_diagonal, _unit_columns, kernel_matrix
 
 __all__ = ["MutualCoherence", "OffDiagonalOrthogonality", "SoftOrthogonality", "SpectralIsometry"]
 
@@ -18,17 +25,18 @@ Tensor = Any
 
 
 class _KernelPenalty(keras.regularizers.Regularizer):
-    """``factor`` times a measure of W (d, k) that is zero for orthonormal filters, in float32 or wider."""
+    """``factor`` times a measure of W (..., d, k) that is zero for orthonormal filters, in float32 or wider."""
 
-    def __init__(self, factor: float = 1e-4):
+    def __init__(self, factor: float = 1e-4, **axes: Any):
         self.factor = non_negative("factor", factor)
+        self.axes = KernelAxes(**axes)
 
     def __call__(self, kernel: Tensor) -> Tensor:
-        return self.factor * self._measure(kernel_matrix(kernel))
+        return self.factor * self._measure(kernel_matrix(kernel, **self.axes.get_config()))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this penalty."""
-        return {"factor": self.factor}
+        return {"factor": self.factor, **self.axes.get_config()}
 
 
 @keras.saving.register_keras_serializable(package="proof_by_running")
@@ -41,10 +49,10 @@ class SoftOrthogonality(_KernelPenalty):
 
     Args:
         factor: Weight λ, not negative.
+        **axes: As in :func:`kernel_matrix`.
 
     Raises:
-        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two
-            axes.
+        ValueError: ``factor`` is negative or not a finite number, or, when called, as :func:`kernel_matrix`.
 
     Source: Bansal et al. 2018 (arXiv 1810.09102), SO and DSO.
 
@@ -55,8 +63,9 @@ class SoftOrthogonality(_KernelPenalty):
     """
 
     def _measure(self, W: Tensor) -> Tensor:
-        d, k = W.shape
-        return ops.sum(ops.square(_gram(W) - ops.eye(min(d, k), dtype=W.dtype))) + max(k - d, 0)
+        *maps, d, k = W.shape
+        distance = ops.sum(ops.square(_gram(W) - ops.eye(min(d, k), dtype=W.dtype)))
+        return distance + math.prod(maps) * max(k - d, 0)
 
 
 @keras.saving.register_keras_serializable(package="proof_by_running")
@@ -68,10 +77,10 @@ class OffDiagonalOrthogonality(_KernelPenalty):
 
     Args:
         factor: Weight β, not negative.
+        **axes: As in :func:`kernel_matrix`.
 
     Raises:
-        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two
-            axes.
+        ValueError: ``factor`` is negative or not a finite number, or, when called, as :func:`kernel_matrix`.
 
     Source: Brock, Donahue and Simonyan 2019, BigGAN (arXiv 1809.11096), equation 3.
 
@@ -82,7 +91,7 @@ class OffDiagonalOrthogonality(_KernelPenalty):
     """
 
     def _measure(self, W: Tensor) -> Tensor:
-        return ops.sum(ops.square(_off_diagonal(ops.matmul(ops.transpose(W), W))))
+        return ops.sum(ops.square(_off_diagonal(_inner(W))))
 
 
 @keras.saving.register_keras_serializable(package="proof_by_running")
@@ -100,9 +109,10 @@ class SpectralIsometry(_KernelPenalty):
         factor: Weight λ, not negative.
         iterations: Steps of the power iteration from a fixed random start, at least 1. The authors' code takes 1,
             which finds about two thirds of the norm of a Gaussian kernel; 10 find more than nine tenths.
+        **axes: As in :func:`kernel_matrix`.
 
     Raises:
-        ValueError: An argument is out of range, or, when called, the kernel has fewer than two axes.
+        ValueError: An argument is out of range, or, when called, as :func:`kernel_matrix`.
 
     Source: Bansal et al. 2018 (arXiv 1810.09102), SRIP.
 
@@ -111,17 +121,18 @@ class SpectralIsometry(_KernelPenalty):
         1.25
     """
 
-    def __init__(self, factor: float = 1e-4, iterations: int = 10):
-        super().__init__(factor)
+    def __init__(self, factor: float = 1e-4, iterations: int = 10, **axes: Any):
+        super().__init__(factor, **axes)
         self.iterations = positive_integer("iterations", iterations)
 
     def _measure(self, W: Tensor) -> Tensor:
-        W = ops.transpose(W) if W.shape[1] > W.shape[0] else W
-        start = np.random.default_rng(0).standard_normal((W.shape[1], 1))
+        W = ops.swapaxes(W, -2, -1) if W.shape[-1] > W.shape[-2] else W
+        start = np.random.default_rng(0).standard_normal((W.shape[-1], 1))
         v, fixed = ops.convert_to_tensor(start, dtype=W.dtype), ops.stop_gradient(W)
         for _ in range(self.iterations):
             v = _unit_columns(_isometry_defect(fixed, v))
-        return ops.sqrt(ops.sum(ops.square(_isometry_defect(W, ops.stop_gradient(v)))) + _TINY)
+        squares = ops.sum(ops.square(_isometry_defect(W, ops.stop_gradient(v))), axis=(-2, -1))
+        return ops.max(ops.sqrt(squares + _TINY))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this penalty."""
@@ -130,7 +141,11 @@ class SpectralIsometry(_KernelPenalty):
 
 def _isometry_defect(W: Tensor, v: Tensor) -> Tensor:
     """(WᵀW − I)v in two products with a vector."""
-    return ops.matmul(ops.transpose(W), ops.matmul(W, v)) - v
+    return ops.matmul(ops.swapaxes(W, -2, -1), ops.matmul(W, v)) - v
+
+
+#: √_TINY is a zero whose gradient is not infinite.
+_TINY = 1e-30
 
 
 @keras.saving.register_keras_serializable(package="proof_by_running")
@@ -138,14 +153,14 @@ class MutualCoherence(_KernelPenalty):
     """factor · max_{i≠j} |cos(w_i, w_j)|: the worst pair of filters, whatever their lengths.
 
     Bansal et al. penalise ‖WᵀW − I‖_∞ in its place; this is the mutual coherence itself. Only the worst pair gets
-    a gradient. For k > d it cannot fall below ``welch_bound(k, d)``.
+    a gradient. For k > d it cannot fall below ``welch_bound(d, k)``.
 
     Args:
         factor: Weight λ, not negative.
+        **axes: As in :func:`kernel_matrix`.
 
     Raises:
-        ValueError: ``factor`` is negative or not a finite number, or, when called, the kernel has fewer than two
-            axes.
+        ValueError: ``factor`` is negative or not a finite number, or, when called, as :func:`kernel_matrix`.
 
     Source: Bansal et al. 2018 (arXiv 1810.09102), MC.
 
@@ -155,5 +170,4 @@ class MutualCoherence(_KernelPenalty):
     """
 
     def _measure(self, W: Tensor) -> Tensor:
-        unit = _unit_columns(W)
-        return ops.max(ops.abs(_off_diagonal(ops.matmul(ops.transpose(unit), unit))))
+        return ops.max(ops.abs(_off_diagonal(_inner(_unit_columns(W)))))

@@ -3,6 +3,7 @@
 Source: Zhang, Ma, Wu and Wang 2020 (arXiv 2001.01275).
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
-from .._arguments import non_negative, positive, positive_integer
+from .._arguments import non_negative, positive, positive_integer, real_array
 from .._backend import float32_or_wider
+from .._tensors import as_tensor, require
+from ..initializers.axes import _equation
 from ._wrapper import _KernelWrapper
-from .filters import _off_diagonal, _root, _unit_columns
+from .filters import _inner, _off_diagonal, _unit_columns
 
 __all__ = [
     "SelfOrthogonality",
@@ -52,7 +55,7 @@ def expected_agreement(theta: ArrayLike) -> NDArray[np.float64]:
         >>> expected_agreement([0, np.pi / 3, np.pi / 2])
         array([1.        , 0.33333333, 0.        ])
     """
-    theta = np.asarray(theta, dtype=np.float64)
+    theta = real_array("theta", theta)
     if not np.all((theta >= 0) & (theta <= np.pi)):
         raise ValueError(f"theta must lie in [0, π], got {theta}")
     return 1 - 2 * theta / np.pi
@@ -83,8 +86,8 @@ def sign_agreement(
         Θ, shape (k, k), float32 or wider, with unit diagonal; a filter whose outputs are all zero has a zero row.
 
     Raises:
-        ValueError: ``gamma`` is not positive, ``outputs`` has fewer than two axes or is known to hold one sample
-            only.
+        ValueError: ``gamma`` is not positive, ``outputs`` is no tensor of real numbers, has fewer than two axes or
+            holds fewer than two samples. A TensorFlow graph asserts the last; under XLA, Θ is then NaN.
 
     Source: arXiv 2001.01275; article 7169, section "Self-Orthogonality Module".
 
@@ -94,23 +97,37 @@ def sign_agreement(
         >>> round(float(sign_agreement(outputs, gamma=1e4)[0, 1]), 4)
         0.3333
     """
-    S = _soft_signs(outputs, gamma, centred, scale_invariant)
-    return ops.matmul(ops.transpose(S), S)
+    return _inner(_soft_signs(_samples(outputs), gamma, centred, scale_invariant))
 
 
-def _soft_signs(outputs: Tensor, gamma: float, centred: bool, scale_invariant: bool) -> Tensor:
-    """S (b, k) with unit columns, the soft signs of each filter, so that Θ = SᵀS."""
-    y = float32_or_wider(outputs)
+def _samples(outputs: Tensor) -> Tensor:
+    """Outputs (..., k) as (b, k)."""
+    y = float32_or_wider(as_tensor("outputs", outputs))
     if len(y.shape) < 2:
         raise ValueError(f"outputs must have shape (..., k), got shape {tuple(y.shape)}")
-    y = ops.reshape(y, (-1, y.shape[-1]))
-    if y.shape[0] == 1:
-        raise ValueError("outputs must hold at least two samples (signs of one always agree or differ), got one")
+    return ops.reshape(y, (-1, y.shape[-1]))
+
+
+def _soft_signs(y: Tensor, gamma: float, centred: bool, scale_invariant: bool) -> Tensor:
+    """S (..., b, k) with unit columns, the soft signs of each filter, so that Θ = SᵀS."""
+    y, b = _at_least_two(y), ops.shape(y)[-2]
     if centred:
-        y = y - ops.mean(y, axis=0)
-    if scale_invariant:
-        y = y / _root(ops.mean(ops.square(y), axis=0))
+        y = y - ops.mean(y, axis=-2, keepdims=True)
+    if scale_invariant:  # the root mean square is the length over √b
+        y = _unit_columns(y) * ops.sqrt(ops.cast(b, y.dtype))
     return _unit_columns(ops.tanh(positive("gamma", gamma) * y))
+
+
+def _at_least_two(y: Tensor) -> Tensor:
+    """Outputs (..., b, k) of two samples or more; of one, NaN where no error can be raised."""
+    samples = ops.shape(y)[-2]
+    rule = "outputs must hold at least two samples (signs of one always agree or differ)"
+    if not isinstance(samples, int):
+        require(samples != 1, rule, lambda: "one")
+        return y + ops.where(samples == 1, math.nan, 0.0)
+    if samples < 2:
+        raise ValueError(f"{rule}, got {('none', 'one')[samples]}")
+    return y
 
 
 def agreement_penalty(theta: Tensor, lambda_mean: float = 100.0, lambda_pair: float = 1.0) -> Tensor:
@@ -128,7 +145,7 @@ def agreement_penalty(theta: Tensor, lambda_mean: float = 100.0, lambda_pair: fl
         A scalar, float32 or wider.
 
     Raises:
-        ValueError: ``theta`` is not a square matrix or a weight is negative.
+        ValueError: ``theta`` is not a square matrix of real numbers or a weight is negative.
 
     Source: arXiv 2001.01275; article 7169.
 
@@ -137,7 +154,7 @@ def agreement_penalty(theta: Tensor, lambda_mean: float = 100.0, lambda_pair: fl
         >>> float(agreement_penalty(theta)), float(agreement_penalty(theta, lambda_mean=0))
         (100.5, 0.5)
     """
-    theta = float32_or_wider(theta)
+    theta = float32_or_wider(as_tensor("theta", theta))
     if len(theta.shape) != 2 or theta.shape[0] != theta.shape[1]:
         raise ValueError(f"theta must have shape (k, k), got shape {tuple(theta.shape)}")
     off = _off_diagonal(theta)
@@ -206,27 +223,34 @@ def self_orthogonality(
         >>> round(float(self_orthogonality(outputs)), 4)
         100.5
     """
+    return _penalty(_samples(outputs), gamma, lambda_mean, lambda_pair, centred, scale_invariant)
+
+
+def _penalty(
+    y: Tensor, gamma: float, lambda_mean: float, lambda_pair: float, centred: bool, scale_invariant: bool
+) -> Tensor:
+    """The penalty of outputs (b, k); of several maps (maps, b, k), the sum of theirs."""
     lambda_mean, lambda_pair = non_negative("lambda_mean", lambda_mean), non_negative("lambda_pair", lambda_pair)
-    S = _soft_signs(outputs, gamma, centred, scale_invariant)
-    total = ops.sum(ops.square(ops.sum(S, axis=1))) - ops.sum(ops.square(S))
-    return lambda_mean * ops.square(total) + lambda_pair * _off_diagonal_squares(S)
+    S = _soft_signs(y, gamma, centred, scale_invariant)
+    totals = ops.sum(ops.square(ops.sum(S, axis=-1)), axis=-1) - ops.sum(ops.square(S), axis=(-2, -1))
+    return lambda_mean * ops.sum(ops.square(totals)) + lambda_pair * _off_diagonal_squares(S)
 
 
 def _off_diagonal_squares(S: Tensor) -> Tensor:
-    """Σ_{i≠j} Θ_ij² of Θ = SᵀS, by the smaller product.
+    """Σ_{i≠j} Θ_ij² of Θ = SᵀS, by the smaller product, over all maps.
 
     Both factors of the product are S. Differentiating one and doubling gives the whole gradient with one matrix
     product instead of two.
     """
     fixed = ops.stop_gradient(S)
-    samples, filters = ops.shape(S)
+    samples, filters = ops.shape(S)[-2:]
 
     def by_samples():
-        diagonal = ops.sum(S * fixed, axis=0)
-        return ops.sum(ops.square(ops.matmul(S, ops.transpose(fixed)))) - ops.sum(ops.square(diagonal))
+        diagonal = ops.sum(S * fixed, axis=-2)
+        return ops.sum(ops.square(ops.matmul(S, ops.swapaxes(fixed, -2, -1)))) - ops.sum(ops.square(diagonal))
 
     def by_filters():
-        return ops.sum(ops.square(_off_diagonal(ops.matmul(ops.transpose(fixed), S))))
+        return ops.sum(ops.square(_off_diagonal(ops.matmul(ops.swapaxes(fixed, -2, -1), S))))
 
     half = ops.cond(samples < filters, by_samples, by_filters)
     return 2 * half - ops.stop_gradient(half)
@@ -244,9 +268,14 @@ class SelfOrthogonality(_KernelWrapper):
     ``use_bias=False``, or centre. All positions of the batch are samples, padded ones included. With k > b
     samples the second term cannot vanish: Σ_{i≠j} ϑ² ≥ k(k − b)/b.
 
+    In training a batch of one sample, from which no agreement can be told, is refused, and a TensorFlow graph
+    asserts it; under XLA the loss is then NaN. ``drop_remainder`` of ``Dataset.batch`` leaves out such a rest. An
+    empty batch, as one of several devices may get, pays nothing.
+
     Args:
-        layer: Layer with a ``kernel`` (*, in, out), such as Dense or a convolution. Its activation may not be a
-            layer.
+        layer: Dense, EinsumDense or a convolution of Keras, also transposed, depthwise or with groups: of several
+            maps the filters of each are compared with each other, and the penalties added. Or another layer with a
+            ``kernel``, whose outputs have the filters on their last axis. Its activation may not be a layer.
         gamma: Sharpness γ of the sign, positive.
         lambda_mean: λ₁, not negative.
         lambda_pair: λ₂, not negative.
@@ -260,8 +289,8 @@ class SelfOrthogonality(_KernelWrapper):
         **kwargs: Arguments of every Keras layer. ``dtype`` is that of the wrapped layer by default.
 
     Raises:
-        ValueError: ``layer`` is not a layer, has no kernel or has a layer as activation; an argument is out of
-            range; in training, a batch is known to hold one sample only.
+        ValueError: ``layer`` is not a layer, has no kernel, is itself a wrapper or has a layer as activation; an
+            argument is out of range; in training, a batch holds one sample only.
 
     Source: arXiv 2001.01275; article 7169.
 
@@ -307,17 +336,16 @@ class SelfOrthogonality(_KernelWrapper):
         return activation(outputs)
 
     def _penalty(self, outputs: Tensor) -> Tensor:
-        if getattr(self.layer, "data_format", None) == "channels_first":
-            outputs = ops.moveaxis(outputs, 1, -1)
-        filters = outputs.shape[-1]
-        outputs = ops.reshape(outputs, (-1, filters))[:: self.sample_stride]
+        y = _by_filters(self.layer, float32_or_wider(outputs))[..., :: self.sample_stride, :]
+        samples, filters = ops.shape(y)[-2], y.shape[-1]
+        if isinstance(samples, int) and samples == 0:
+            return ops.zeros((), y.dtype)
         weights = (self.lambda_mean, self.lambda_pair)
-        penalty = self_orthogonality(
-            outputs, self.gamma, *weights, centred=self.centred, scale_invariant=self.scale_invariant
-        )
+        penalty = _penalty(y, self.gamma, *weights, self.centred, self.scale_invariant)
         if self.subtract_floor:
-            samples = ops.cast(ops.shape(outputs)[0], penalty.dtype)
-            penalty = penalty - sampling_floor(filters, 1, *weights) / samples
+            floor = math.prod(y.shape[:-2]) * sampling_floor(filters, 1, *weights)
+            samples = ops.cast(samples, penalty.dtype)
+            penalty = penalty - ops.where(samples > 0, floor / ops.maximum(samples, 1.0), 0.0)
         return penalty
 
     def get_config(self) -> dict[str, Any]:
@@ -332,6 +360,28 @@ class SelfOrthogonality(_KernelWrapper):
             "sample_stride": self.sample_stride,
             "subtract_floor": self.subtract_floor,
         }
+
+
+def _by_filters(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
+    """Outputs of a layer with a filter a column, (b, k); those of a kernel of several maps (maps, b, k)."""
+    if isinstance(layer, keras.layers.EinsumDense):
+        inputs, kernel, letters = _equation(layer)
+        letters, last = letters.replace(".", ""), letters.startswith(".")
+        place = {letter: len(outputs.shape) - len(letters) + i if last else i for i, letter in enumerate(letters)}
+        filters = [place[letter] for letter in letters if letter in kernel and letter not in inputs]
+        maps = [place[letter] for letter in letters if letter in kernel and letter in inputs]
+        rest = [axis for axis in range(len(outputs.shape)) if axis not in maps + filters]
+        k, count = (math.prod(outputs.shape[axis] for axis in axes) for axes in (filters, maps))
+        y = ops.reshape(ops.transpose(outputs, maps + rest + filters), (count, -1, k))
+        return y if maps else y[0]
+    if getattr(layer, "data_format", None) == "channels_first":
+        outputs = ops.moveaxis(outputs, 1, -1)
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
+    grouped = isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.Conv3D)
+    maps = layer.kernel.shape[-2] if depthwise else layer.groups if grouped else 1
+    if maps == 1:
+        return ops.reshape(outputs, (-1, outputs.shape[-1]))
+    return ops.moveaxis(ops.reshape(outputs, (-1, maps, outputs.shape[-1] // maps)), 1, 0)
 
 
 @contextmanager

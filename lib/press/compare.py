@@ -3,7 +3,8 @@
 Processors round differently, so the same program gives a curve that lies a hundredth of a point beside the stored
 one. A figure is therefore compared as a drawing: the same elements in the same order, in the same colours and with
 the same text, each coordinate within `TOLERANCE`. Names that only connect one element to another, which Matplotlib
-hashes from unrounded numbers, count by what they connect. All other text is compared to the letter.
+hashes from unrounded numbers, count by what they connect. All other text is compared to the letter, save what HTML
+marks ``data-measured``: the value of a claim has digits that no verdict needs.
 
 Used by ``pytest --nbval`` (see ``book/conftest.py``), ``make execute``, ``make portability`` and ``make lab``.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
@@ -31,6 +33,10 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 _EMBEDDED = re.compile(r"data:image/(svg\+xml|png);base64,(\S+)")
 _SVG, _HTML = "image/svg+xml", "text/html"
+#: How the frames of an explorable begin.
+_FRAMES = '{"alt":'
+#: Tags of HTML that have no end.
+_VOID = {"br", "hr", "img", "input"}
 
 Output = Mapping[str, Any]
 
@@ -276,8 +282,21 @@ def html_differences(stored: str, new: str) -> Iterator[str]:
         elif all(match and match[1] == "png" for match in figures):
             if not _same_pixels(*(match[2] for match in figures)):
                 yield "a picture has other pixels"
+        elif before.startswith(_FRAMES) and after.startswith(_FRAMES):
+            yield from _frame_differences(json.loads(before), json.loads(after))
         else:
             yield from text_differences(before, after)
+
+
+def _frame_differences(stored: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """Where two explorables differ: texts to the letter, paths within the tolerance, frame by frame."""
+    for name in ("alt", "labels", "told", "at"):
+        yield from text_differences(json.dumps(stored.get(name)), json.dumps(new.get(name)))
+    paths = [[path for frame in frames["paths"] for path in frame] for frames in (stored, new)]
+    if len(paths[0]) != len(paths[1]):
+        yield f"{len(paths[0])} paths were stored, {len(paths[1])} came"
+    elif any(not _same_numbers(*pair) for pair in zip(*paths, strict=True)):
+        yield "an explorable has another path"
 
 
 def _pieces(text: str) -> list[str]:
@@ -293,19 +312,31 @@ class _Reader(HTMLParser):
         super().__init__()
         self.pieces: list[str] = []
         self.names: dict[str, str] = {}
+        self.measured = 0  # how many elements are open from one marked data-measured on
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.measured or any(name == "data-measured" for name, _ in attrs):
+            self.measured += tag not in _VOID
+            return
         self.pieces.append(f"<{tag}>")
         for name, value in sorted(attrs, key=lambda pair: pair[0]):
             if name in ("id", "for"):
                 value = self.names.setdefault(value or "", f"#{len(self.names)}")
             self.pieces += [name, value or ""]
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if not self.measured:
+            super().handle_startendtag(tag, attrs)
+
     def handle_endtag(self, tag: str) -> None:
-        self.pieces.append(f"</{tag}>")
+        if self.measured:
+            self.measured -= 1
+        else:
+            self.pieces.append(f"</{tag}>")
 
     def handle_data(self, data: str) -> None:
-        self.pieces.append(data)
+        if not self.measured:
+            self.pieces.append(data)
 
 
 _COMPARE: dict[str, Callable[[str, str], Iterator[str]]] = {_SVG: figure_differences, _HTML: html_differences}

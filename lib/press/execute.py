@@ -23,10 +23,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from tqdm import tqdm
 
-from lib.press import compare, notebooks
+from lib.press import compare, notebooks, reading
 from lib.workbench import claims, measure, records
 
-WORDS_A_MINUTE = 180  # technical prose, read with care
 COMMAND = "make execute"
 
 #: Asks the kernel for its own peak memory and device, after the last cell.
@@ -97,13 +96,8 @@ def _code(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def cost_line(path: Path, root: Path = notebooks.ROOT) -> str:
-    """What reading and running a chapter costs, as measured: the first line of its cost cell."""
-    words = sum(
-        len(cell.source.split())
-        for cell in notebooks.read(path).cells
-        if notebooks.SOLUTION not in notebooks.tags(cell)
-    )
-    parts = [f"{max(5, 5 * round(words / WORDS_A_MINUTE / 5))} minutes to read"]
+    """What a chapter costs, in time to read (`reading`) and as measured to run: the first line of its cost cell."""
+    parts = [f"{reading.load(notebooks.read(path)).minutes} minutes to read"]
     for kind in ("cpu", "gpu"):
         file = notebooks.measured(path, root) / f"execution.{kind}.json"
         if file.exists():

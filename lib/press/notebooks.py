@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Tags with a meaning: the setup cell, the cost line, a folded solution, an output nbval does not compare.
 SETUP, COST, SOLUTION, UNCOMPARED = "setup", "cost", "hide-cell", "nbval-ignore-output"
+#: Cells of which a reader of the page sees what they show alone: a solution, which folds itself, and a count.
+EXERCISE_SOLUTION, RESULT = "solution", "result"
+#: Roles of code cells whose outputs are read and whose code is folded; a cell without a role is an idea, and seen.
+FIGURE, CLAIM = "figure", "claim"
+_NUMBERED = {FIGURE: r"figures\.\w+\(\s*\"([\d.]+)\"", CLAIM: r"claims\.check\(\s*\"([\d.]+)\""}
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
@@ -35,6 +42,9 @@ def write(path: Path, notebook: NotebookNode) -> None:
             "language_info": {"name": "python"},
         }
     )
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            fold(cell)
     nbformat.validate(notebook)
     temporary = path.with_suffix(".partial")
     temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf8")
@@ -44,6 +54,49 @@ def write(path: Path, notebook: NotebookNode) -> None:
 def tags(cell: NotebookNode) -> list[str]:
     """The tags of a cell, empty if it has none."""
     return cell.metadata.get("tags", [])
+
+
+def fold(cell: NotebookNode) -> None:
+    """Give a cell what folds its code on the page, in JupyterLab and on Colab, as its role asks.
+
+    The fold says what is in it: "Code of figure 4.3", "Code of claims 4.1, 4.2 and 4.3".
+    """
+    if {*tags(cell)} & {EXERCISE_SOLUTION, RESULT}:
+        cell.metadata["tags"] = [*(tag for tag in tags(cell) if tag != "remove-input"), "remove-input"]
+        cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.metadata["cellView"] = "form"
+    roles = [role for role in (FIGURE, CLAIM) if role in tags(cell)]
+    if roles:
+        numbers = re.findall(_NUMBERED[roles[0]], cell.source)
+        listed = " and ".join([", ".join(numbers[:-1]), *numbers[-1:]] if len(numbers) > 1 else numbers)
+        name = f"{roles[0]}{'s' * (len(numbers) > 1)} {listed}".strip()
+        cell.metadata["tags"] = [*roles, "hide-input", *(tag for tag in tags(cell) if tag == UNCOMPARED)]
+        cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.metadata["cellView"] = "form"
+        prompts = {"code_prompt_show": f"Code of {name}", "code_prompt_hide": f"Hide the code of {name}"}
+        cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), **prompts}
+        if told := _told(cell):
+            cell.metadata["mystnb"]["image"] = {"alt": told}
+
+
+def _told(cell: NotebookNode) -> str:
+    """What the figures of a cell say to those who do not see, for viewers that take it from the metadata."""
+    shown = [output.get("data", {}) for output in cell.outputs]
+    texts = ["".join(data.get("image/svg+xml", "")) or "".join(data.get("text/html", "")) for data in shown]
+    found = [
+        re.match(r'<svg role="img" aria-label="([^"]+)"|<figure class="explorable".*?<img alt="([^"]+)"', text)
+        for text in texts
+    ]
+    return " · ".join(html.unescape(match[1] or match[2]) for match in found if match)
+
+
+def seen(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells whose code a reader of the page sees without unfolding."""
+    return [
+        cell
+        for cell in code(notebook)
+        if not {*tags(cell)} & {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+    ]
 
 
 def code(notebook: NotebookNode) -> list[NotebookNode]:

@@ -1,7 +1,8 @@
 """A Sphinx extension: the pages that are made from records, and a site that is light and complete in itself.
 
-Three directives for the ``.md`` pages of the book. ``claims`` is the table of every claim with its verdict,
-``claim-count`` a sentence that counts them, ``executions`` the table of what each chapter cost to run. They
+Directives for the ``.md`` pages of the book. ``claims`` is every claim as a card, to be filtered by verdict,
+``claim-count`` a sentence that counts them, ``executions`` the table of what each chapter cost to run,
+``corrections`` and ``tests`` are pages of their own modules. They
 read ``data/`` at build time, so a page cannot say something else than the record.
 
 MathJax is served from the site, as SVG: its fonts are part of the script, while Firefox refuses to load font
@@ -11,21 +12,20 @@ files for a page opened from the disk. What the builder adds and no page uses is
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
+import sys
 from collections import Counter
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
-from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
-from lib.press import notebooks
-from lib.workbench.claims import VERDICTS, Table
+from lib.press import corrections, drawings, generated, notebooks, tables, tested
+from lib.press.generated import Generated, anchor, badge, class_of, load, number, raw, title
+from lib.workbench import cards
+from lib.workbench.claims import VERDICTS
 
 #: Of MathJax's 24 MB the site needs the TeX component with SVG output and the extensions TeX loads by itself.
 _MATHJAX = re.compile(r"static/mathjax/(tex-svg\.js|input/tex/extensions/.*)$")
@@ -47,46 +47,42 @@ _UNUSED_FILES = (
 )
 
 
-class Generated(SphinxDirective):
-    """A directive whose Markdown is computed; the page depends on the files it was computed from."""
-
-    def markdown(self) -> list[str]:
-        """The lines that stand in the page."""
-        raise NotImplementedError
-
-    def run(self) -> list[nodes.Node]:
-        """Parse the computed Markdown in the place of the directive."""
-        self.env.note_dependency(__file__)
-        for path in notebooks.chapters():
-            for record in (notebooks.claims(path), *notebooks.measured(path).glob("execution.*.json")):
-                self.env.note_dependency(str(record))
-        node = nodes.container()
-        lines = StringList(self.markdown(), source=self.env.docname)
-        self.state.nested_parse(lines, self.content_offset, node)
-        return node.children
-
-
 class ClaimCount(Generated):
     """``claim-count``: how many claims the book has checked, and how they came out."""
 
     def markdown(self) -> list[str]:
         """One sentence."""
-        claims = [claim for path in notebooks.chapters() for claim in _load(notebooks.claims(path)) or []]
+        claims = [claim for path in notebooks.chapters() for claim in load(notebooks.claims(path)) or []]
         count = Counter(claim["verdict"] for claim in claims)
-        told = ", ".join(f"{count[verdict]} {_badge(verdict)}" for verdict in VERDICTS if count[verdict])
+        told = ", ".join(f"{count[verdict]} {badge(verdict)}" for verdict in VERDICTS if count[verdict])
         return [f"**{len(claims)} claims checked so far:** {told}. [All of them](claims.md)."]
 
 
 class Claims(Generated):
-    """``claims``: every claim of the book, a table a chapter."""
+    """``claims``: every claim of the book as a card that leads to its cell, a heading a chapter.
+
+    Radio buttons stand before the cards; the style sheet shows those of the verdict and chapter chosen, without
+    script.
+    """
 
     def markdown(self) -> list[str]:
-        """A heading and a table a chapter."""
-        lines = []
-        for path in notebooks.chapters():
-            rows = _load(notebooks.claims(path))
-            if rows:
-                lines += [f"## [{_title(path)}]({path.name})", "", *_claims_table(rows), ""]
+        """The choice of a verdict and of a chapter, then a heading and cards a chapter."""
+        rows = {path: load(notebooks.claims(path)) or [] for path in notebooks.chapters()}
+        count = Counter(claim["verdict"] for claims in rows.values() for claim in claims)
+        verdicts = [(class_of(verdict), f"{verdict} ({count[verdict]})") for verdict in VERDICTS if count[verdict]]
+        numbers = [number(path) for path in rows]
+        lines = raw(_choice("verdict", [("all", f"all ({sum(count.values())})"), *verdicts]))
+        lines += raw(_choice("chapter", [("all", "all"), *zip(numbers, numbers, strict=True)]))
+        lines += raw('<p><output class="shown"></output></p>')  # a script says how many cards are shown
+        lines += corrections.waiting(
+            "Not declared before they were measured, and without their sources: the claims of"
+        )
+        for path, claims in rows.items():
+            if claims:
+                shown = "\n".join(cards.card(claim, anchor(path, claim["id"])) for claim in claims)
+                # A heading within a directive makes no section: the style sheet hides it with its cards.
+                lines += raw('<div class="claims-of">')
+                lines += [f"## [{number(path)}. {title(path)}]({path.name})", "", *raw(f"{shown}</div>")]
         return lines
 
 
@@ -99,36 +95,23 @@ class Executions(Generated):
         newest: dict[str, Any] = {"date": ""}
         for path in notebooks.chapters():
             for file in sorted(notebooks.measured(path).glob("execution.*.json")):
-                record = _load(file)
+                record = load(file)
                 newest = max(newest, record, key=lambda record: record["date"])
                 lines.append(
-                    f"| [{_title(path)}]({path.name}) | {record['seconds']:.0f} s "
+                    f"| [{title(path)}]({path.name}) | {record['seconds']:.0f} s "
                     f"| {record['peak_memory_bytes'] / 2**30:.1f} GiB | {record['device']} | {record['date']} |"
                 )
         versions = ", ".join(f"{name} {version}" for name, version in newest.get("versions", {}).items() if version)
         return [*lines, "", f"The stored outputs were made with {versions}."]
 
 
-def _load(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
-
-
-def _title(path: Path) -> str:
-    """The chapter's title: the first heading of the notebook."""
-    first = notebooks.read(path).cells[0].source
-    return first.split("\n", 1)[0].lstrip("# ")
-
-
-def _badge(verdict: str) -> str:
-    return f"[{verdict}]{{.verdict .{verdict}}}"
-
-
-def _claims_table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["| claim | statement | verdict | measured | band | where |", "|---|---|---|---|---|---|"]
-    for row, (number, statement, verdict, measured, band, where) in zip(rows, Table(rows).cells(), strict=True):
-        cells = (number, statement, _badge(verdict), measured, band, f"{where}: {row['device']}")
-        lines.append("| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in cells) + " |")
-    return lines
+def _choice(name: str, options: list[tuple[str, str]]) -> str:
+    """Radio buttons of which the first is chosen: values and what stands beside them."""
+    buttons = "".join(
+        f'<label><input type="radio" name="{name}" value="{value}"{" checked" * (i == 0)}> {text}</label> '
+        for i, (value, text) in enumerate(options)
+    )
+    return f'<fieldset class="choose"><legend>{name.capitalize()}</legend>{buttons}</fieldset>'
 
 
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -153,6 +136,10 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
         context[kind] = [asset for asset in context[kind] if used(asset)]
     # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
     body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
+    # "Code of figure 1.1" is the name of a fold; the builder would have it read out as "Toggle hidden content".
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
+    body = tables.labelled(tested.breakable(tested.marked(body) if page.startswith("book/") else body))
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
@@ -169,8 +156,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("claims", Claims)
     app.add_directive("claim-count", ClaimCount)
     app.add_directive("executions", Executions)
-    # A change of this file is a change of every page: the value is part of what Sphinx compares between builds.
-    app.add_config_value("press_version", hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), "html")
+    app.add_directive("corrections", corrections.Corrections)
+    app.add_directive("tests", tested.SourcesOfTests)
+    # A change of what makes pages changes every page: the value is part of what Sphinx compares between builds.
+    modules = (sys.modules[__name__], cards, corrections, drawings, generated, tables, tested)
+    makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
+    app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
     app.config.mathjax_path = "mathjax/tex-svg.js"
     app.connect("html-page-context", _mend_page, priority=900)
     app.connect("build-finished", _copy_mathjax)

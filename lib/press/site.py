@@ -12,6 +12,7 @@ import sys
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,7 +32,12 @@ class SiteError(RuntimeError):
 def documents(root: Path = notebooks.ROOT) -> list[str]:
     """The documents of the book in reading order, without ending, such as ``book/01-angles``."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [toc["root"], *(file for part in toc["parts"] for page in part["chapters"] for file in _files(page))]
+
+
+def _files(page: dict[str, Any]) -> list[str]:
+    """A page of the table of contents and those below it."""
+    return [page["file"], *(file for below in page.get("sections", []) for file in _files(below))]
 
 
 def build(root: Path = notebooks.ROOT) -> Path:

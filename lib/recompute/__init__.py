@@ -2,12 +2,13 @@
 
 ::
 
-    layers         Recompute, Segment, Chain: layers around layers; recompute and checkpoint_sequence make them
+    layers         layers around layers: Recompute, made by recompute; LayerSequence and CheckpointedSequence, made
+                   by checkpoint_sequence
     checkpoints    where to cut a chain: what any cuts take of memory and time, and which are best
     pure_call      a call of a layer as a function of tensors that can be run again
     rematerialize  run a function now, keep its arguments only, run it again for the gradient; knows the backends
 
-Chapter 8. Needs NumPy and Keras.
+Needs NumPy and Keras.
 """
 
 from .checkpoints import (
@@ -24,18 +25,18 @@ from .checkpoints import (
     sqrt_cuts,
     units,
 )
-from .layers import Chain, Link, Recompute, Segment, checkpoint_sequence, links, recompute
+from .layers import CheckpointedSequence, LayerSequence, Link, Recompute, checkpoint_sequence, links, recompute
 from .pure_call import PureCall
 from .rematerialize import replay
 
 __all__ = [
-    "Chain",
+    "CheckpointedSequence",
     "Cost",
+    "LayerSequence",
     "Link",
     "Plan",
     "PureCall",
     "Recompute",
-    "Segment",
     "checkpoint_sequence",
     "chen",
     "equal_cuts",

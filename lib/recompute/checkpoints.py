@@ -36,14 +36,34 @@ Sources: Chen et al. 2016 (arXiv 1604.06174); Beaumont et al. 2019 (arXiv 1911.1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from numbers import Integral
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._arguments import is_integer, items, positive_integer
+
+__all__ = [
+    "Cost",
+    "Plan",
+    "chen",
+    "equal_cuts",
+    "forecast",
+    "frontier",
+    "nothing",
+    "plan",
+    "saving",
+    "smallest",
+    "sqrt_cuts",
+    "units",
+]
+
+MOST_BYTES = 2**63 - 1  # of all links together: sums of int64 are exact
+MOST_SECONDS = 1e300
 
 
 class Cost(NamedTuple):
@@ -108,8 +128,9 @@ def forecast(costs: Sequence[Cost], cuts: Sequence[int], kept: Sequence[bool] | 
         The plan.
 
     Raises:
-        ValueError: there are no links; bytes are no integers or negative; seconds are negative or not finite, or
-            less than ``tail``; ``cuts`` do not segment the links; ``kept`` is of another length than ``cuts``.
+        ValueError: there are no links, or one is no :class:`Cost`; bytes are no integers, or negative, or all
+            together 2**63 or more; seconds are negative, or not finite, or less than ``tail``, or all together more
+            than 1e300; ``cuts`` do not segment the links; ``kept`` has not one boolean a segment.
 
     Example:
         >>> costs = [Cost(boundary=1, inner=1)] * 12
@@ -151,13 +172,15 @@ def saving(costs: Sequence[Cost], plan: Plan) -> float:
         1 − peak / peak of :func:`nothing`. It is negative if there are more boundaries than anything else.
 
     Raises:
-        ValueError: as :func:`forecast`.
+        ValueError: as :func:`forecast`; or ``plan`` is none.
 
     Example:
         >>> costs = [Cost(boundary=1, inner=5)] * 12
         >>> saving(costs, nothing(costs)), round(saving(costs, forecast(costs, range(12))), 2)
         (0.0, 0.72)
     """
+    if not isinstance(plan, Plan):
+        raise ValueError(f"plan must be a Plan, got {plan!r}")
     everything = nothing(costs).peak
     return 1 - plan.peak / everything if everything else 0.0
 
@@ -251,7 +274,7 @@ def chen(costs: Sequence[Cost], budget: float | None = None) -> Plan:
         segments from 0, 1, 4, 5 (kept): 9 bytes, 5 s again
     """
     chain = _chain(costs)
-    if budget is not None and not budget >= 0:
+    if budget is not None and not (_is_number(budget) and budget >= 0):
         raise ValueError(f"budget must be bytes, none or more, or None for the best, got {budget!r}")
     inner = [cost.inner for cost in costs]
     sums = np.concatenate([[0], np.cumsum(inner)])
@@ -295,14 +318,15 @@ def plan(costs: Sequence[Cost], memory_budget: float) -> Plan:
         ValueError: memory_budget must be at least 8 bytes, the least possible peak, got 7
     """
     chain = _chain(costs)
-    if not memory_budget > 0:
+    if not (_is_number(memory_budget) and memory_budget > 0):
         raise ValueError(f"memory_budget must be positive, in bytes, got {memory_budget!r}")
     fronts = _fronts(chain)
     peaks = fronts[0].peak
     if memory_budget < peaks[0]:
         least = f"memory_budget must be at least {peaks[0]} bytes, the least possible peak"
         raise ValueError(f"{least}, got {memory_budget!r}")
-    return _trace(chain, fronts, np.searchsorted(peaks, memory_budget, side="right") - 1)
+    bytes_ = math.floor(min(memory_budget, MOST_BYTES))
+    return _trace(chain, fronts, np.searchsorted(peaks, bytes_, side="right") - 1)
 
 
 def smallest(costs: Sequence[Cost]) -> Plan:
@@ -350,7 +374,7 @@ def frontier(costs: Sequence[Cost]) -> list[Plan]:
     return [_trace(chain, fronts, label) for label in reversed(range(len(fronts[0].peak)))]
 
 
-class _Chain(NamedTuple):
+class _SegmentTable(NamedTuple):
     """Tables over segments [i, j): row i, column j, of which j > i counts."""
 
     boundary: NDArray[np.int64]  # of a segment from i, (n,)
@@ -369,7 +393,7 @@ class _Front(NamedTuple):
     label: NDArray[np.intp]  # of the links from ``stop`` on
 
 
-def _fronts(chain: _Chain) -> list[_Front]:
+def _fronts(chain: _SegmentTable) -> list[_Front]:
     """The front of the links from i on, for i = 0 … n."""
     n = len(chain.boundary)
     fronts = [_Front(*np.zeros((5, 1), np.int64))] * (n + 1)  # of no links: nothing held, nothing spent
@@ -380,7 +404,7 @@ def _fronts(chain: _Chain) -> list[_Front]:
     return fronts
 
 
-def _prepended(chain: _Chain, i: int, j: int, kept: bool, rest: _Front) -> _Front:
+def _prepended(chain: _SegmentTable, i: int, j: int, kept: bool, rest: _Front) -> _Front:
     """Segment [i, j) before all that the links from j on may do."""
     stored, again = (chain.stored[i, j], 0.0) if kept else (chain.boundary[i], chain.again[i, j])
     peak = np.maximum(chain.held[i, j], stored + rest.peak)
@@ -394,7 +418,7 @@ def _undominated(front: _Front) -> _Front:
     return _Front(*(x[order[np.diff(least, prepend=np.inf) < 0]] for x in front))
 
 
-def _trace(chain: _Chain, fronts: list[_Front], label: int) -> Plan:
+def _trace(chain: _SegmentTable, fronts: list[_Front], label: int) -> Plan:
     cuts, kept, link = [], [], 0
     while link < len(chain.boundary):
         front = fronts[link]
@@ -404,13 +428,14 @@ def _trace(chain: _Chain, fronts: list[_Front], label: int) -> Plan:
     return _forecast(chain, cuts, kept)
 
 
-def _forecast(chain: _Chain, cuts: Sequence[int], kept: Sequence[bool] | None = None) -> Plan:
+def _forecast(chain: _SegmentTable, cuts: Sequence[int], kept: Sequence[bool] | None = None) -> Plan:
     n = len(chain.boundary)
-    cuts = tuple(cuts)
-    if not cuts or cuts[0] != 0 or any(not isinstance(i, Integral) or i >= j for i, j in pairwise((*cuts, n))):
+    cuts = tuple(_listed("cuts", cuts))
+    increasing = cuts and all(map(is_integer, cuts)) and all(i < j for i, j in pairwise((*cuts, n)))
+    if not increasing or cuts[0] != 0:
         raise ValueError(f"cuts must be 0 and then increasing, below the number of links, {n}, got {cuts}")
     cuts = tuple(map(int, cuts))
-    kept = (False,) * (len(cuts) - 1) + (True,) if kept is None else tuple(map(bool, kept))
+    kept = (False,) * (len(cuts) - 1) + (True,) if kept is None else checked_kept(kept)
     if len(kept) != len(cuts):
         raise ValueError(f"kept must have one entry a segment, {len(cuts)}, got {len(kept)}")
     peak, stored, seconds = 0, 0, 0.0
@@ -421,7 +446,7 @@ def _forecast(chain: _Chain, cuts: Sequence[int], kept: Sequence[bool] | None = 
     return Plan(cuts, kept, peak, seconds)
 
 
-def _chain(costs: Sequence[Cost]) -> _Chain:
+def _chain(costs: Sequence[Cost]) -> _SegmentTable:
     _check(costs)
     boundary, inner, working = np.array([cost[:3] for cost in costs], np.int64).T
     seconds, tail = np.array([cost[3:] for cost in costs], np.float64).T
@@ -434,24 +459,57 @@ def _chain(costs: Sequence[Cost]) -> _Chain:
     most = np.maximum.accumulate(np.triu(np.broadcast_to(working, (len(boundary),) * 2)), axis=1)
     held = stored + np.pad(most, ((0, 0), (1, 0)))
     again = seconds - seconds[:-1, None] - np.concatenate([[0], tail])
-    return _Chain(boundary, stored, held, again)
+    return _SegmentTable(boundary, stored, held, again)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
+def checked_kept(kept: Iterable[bool]) -> tuple[bool, ...]:
+    """The values as booleans.
+
+    Raises:
+        ValueError: It is no list, or a value is neither True nor False, 1 nor 0.
+
+    Example:
+        >>> checked_kept([0, True])
+        (False, True)
+    """
+    kept = _listed("kept", kept)
+    for i, one in enumerate(kept):
+        if not (isinstance(one, bool | np.bool_) or (_is_number(one) and one in (0, 1))):
+            raise ValueError(f"kept[{i}] must be True or False, got {one!r}")
+    return tuple(map(bool, kept))
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"{name} must be a list, got {values!r}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _check(costs: Sequence[Cost]) -> None:
-    if not len(costs):
+    if not len(items("costs", costs)):
         raise ValueError("costs must be of one link at least, got none")
     for link, cost in enumerate(costs):
-        if not all(isinstance(x, Integral) and x >= 0 for x in cost[:3]):
+        if not isinstance(cost, Cost):
+            raise ValueError(f"costs[{link}] must be a Cost, got {cost!r}")
+        if not all(is_integer(x) and x >= 0 for x in cost[:3]):
             raise ValueError(f"costs: bytes must be integers, none negative, got {cost} for link {link}")
-        if not all(math.isfinite(x) and x >= 0 for x in cost[3:]) or cost.tail > cost.seconds:
+        if not (all(map(_is_number, cost[3:])) and 0 <= cost.tail <= cost.seconds < math.inf):
             raise ValueError(f"costs: seconds must be finite with 0 ≤ tail ≤ seconds, got {cost} for link {link}")
+    if (total := sum(sum(map(int, cost[:3])) for cost in costs)) > MOST_BYTES:
+        raise ValueError(f"costs: bytes must be below 2**63 together, got {total}")
+    if not (total := sum(float(cost.seconds) for cost in costs)) <= MOST_SECONDS:
+        raise ValueError(f"costs: seconds must be at most {MOST_SECONDS:g} together, got {total:g}")
 
 
 def _check_equal(n: int, segments: int = 1) -> None:
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
-    if not isinstance(segments, Integral) or not 1 <= segments <= n:
+    positive_integer("n", n)
+    if not is_integer(segments) or not 1 <= segments <= n:
         raise ValueError(f"segments must be an integer, 1 to {n}, got {segments!r}")

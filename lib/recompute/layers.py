@@ -1,4 +1,4 @@
-"""Recomputation: forget what a layer computed on the way, and compute it again when the gradient asks for it.
+"""Layers around layers: they keep their inputs, and compute again what lies between when the gradient asks for it.
 
 For the gradient of a layer y = f(x; w) its backward pass needs what f computed on the way, and so every layer of
 a network keeps that until the gradient comes back to it. A recomputed layer keeps x alone::
@@ -29,7 +29,6 @@ to Keras by a decorated ``call``.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
@@ -38,15 +37,22 @@ from typing import Any
 import keras
 from keras import tree
 
-from .checkpoints import (
-    Plan,
-    equal_cuts,
-    sqrt_cuts,
-)
+from .._arguments import items, non_negative_integer, one_of, positive_integer
+from .._layers import BuiltBySymbols, all_layers, serialized, stateful_layers, takes
+from .._tensors import require_dense
+from .checkpoints import Plan, checked_kept, equal_cuts, sqrt_cuts
 from .pure_call import PureCall
 from .rematerialize import replay
 
-__all__ = ["Chain", "Link", "Recompute", "Segment", "checkpoint_sequence", "links", "recompute"]
+__all__ = [
+    "CheckpointedSequence",
+    "LayerSequence",
+    "Link",
+    "Recompute",
+    "checkpoint_sequence",
+    "links",
+    "recompute",
+]
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -74,14 +80,15 @@ def recompute(
 
     Returns:
         The layer, which shares its weights with what it is made of. It is saved and loaded like any other; a
-        function must be registered with ``keras.saving`` for that.
+        function must be registered with ``keras.saving`` for that. Derivatives are right in any order and mode, see
+        :func:`replay`.
 
     Raises:
-        ValueError: ``function`` cannot be called, or ``layers`` are given beside a layer. When called: it reads or
-            changes a Keras variable that belongs to none of its layers, so its second run would not be as its
-            first. This includes the seed of random numbers that are drawn without one. Numbers drawn from other
-            generators than those of Keras, as ``np.random``, cannot be seen: the second run draws other ones.
-        NotImplementedError: A second derivative is asked for on torch.
+        ValueError: ``function`` cannot be called, or is a class, or ``layers`` are given beside a layer. When
+            called: an input is sparse or ragged; or it reads or changes a Keras variable that belongs to none of
+            its layers, so its second run would not be as its first. This includes the seed of random numbers that
+            are drawn without one. Numbers drawn from other generators than those of Keras, as ``np.random``, cannot
+            be seen: the second run draws other ones. When saved: a function is not registered.
 
     Warns:
         RuntimeWarning: Once, on JAX on a CPU, where XLA undoes the saving.
@@ -97,14 +104,26 @@ def recompute(
         (2, 8)
     """
     if isinstance(function, keras.layers.Layer):
-        if layers := list(layers):
+        if layers := items("layers", layers):
             raise ValueError(f"layers must be empty beside a layer, got {layers}")
         return Recompute(function, **kwargs)
     return Recompute(Link(function, layers), **kwargs)
 
 
+class _AnyArguments(BuiltBySymbols):
+    """A layer with any named arguments, of which Keras refuses a mixture of tensors and others as ``**named``."""
+
+    def __call__(self, *args: Any, settings: dict[str, Any] | None = None, **named: Any) -> Any:
+        """Calls the layer with what is no tensor in ``settings``."""
+        settings = dict(settings or {})
+        for name in [name for name in named if name not in ("mask", "training")]:
+            if not any(hasattr(leaf, "shape") for leaf in tree.flatten(named[name])):
+                settings[name] = named.pop(name)
+        return super().__call__(*args, **named, **({"settings": settings} if settings else {}))
+
+
 @_serializable
-class Recompute(keras.layers.Layer):
+class Recompute(_AnyArguments):
     """A layer that keeps its inputs only, see :func:`recompute`.
 
     Args:
@@ -118,24 +137,41 @@ class Recompute(keras.layers.Layer):
         self.layer = layer
         self.supports_masking = True
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Builds the layer if needed, then :meth:`call`."""
-        _build(self.layer, args, kwargs)
-        self.built = True
-        return super().__call__(*args, **kwargs)
+    def build_from(self, *args: Any, settings: dict[str, Any] | None = None, **named: Any) -> None:
+        """Builds the layer."""
+        if self.layer.built:
+            return
+        if stateful_layers(self.layer):  # makes variables that Keras refuses to make while it infers shapes
+            self.layer(*args, **named, **(settings or {}))
+        else:
+            # Not a plain call, which in Keras must return nothing but tensors.
+            call = type(type(self.layer).__name__, (SimpleNamespace,), {})(call=self.layer, name=self.layer.name)
+            keras.Operation.compute_output_spec(call, *args, **named, **(settings or {}))
 
     def build(self, x_shape: Shape) -> None:
-        """Builds the layer."""
+        """Builds the layer for an input, or several, of these shapes."""
         if not self.layer.built:
             self.layer.build(x_shape)
 
-    def call(self, x: Any, *others: Any, mask: Any = None, training: bool | None = None, **named: Any) -> Any:
+    def call(
+        self,
+        x: Any,
+        *others: Any,
+        mask: Any = None,
+        training: bool | None = None,
+        settings: dict[str, Any] | None = None,
+        **named: Any,
+    ) -> Any:
         """What the layer makes of these arguments."""
-        if mask is not None and _takes(self.layer.call, "mask"):
+        for name, value in {"x": x, "others": others, **named}.items():
+            for leaf in tree.flatten(value):
+                require_dense(name, leaf)
+        named = {**named, **(settings or {})}
+        if mask is not None and takes(self.layer.call, "mask"):
             named["mask"] = mask
         call = PureCall(self.layer, training)
-        tensors = call.opened((x, *others), named)
-        outputs, losses = call.closed(replay(call, call.weights, tensors))
+        tensors = call.flatten((x, *others), named)
+        outputs, losses = call.commit(replay(call, call.weights, tensors))
         for loss in losses:
             self.add_loss(loss)
         return outputs
@@ -148,10 +184,6 @@ class Recompute(keras.layers.Layer):
         """As the layer."""
         return self.layer.compute_output_shape(*shapes, **named)
 
-    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Shapes and dtypes, from a call with symbols."""
-        return keras.Operation.compute_output_spec(self, *args, **kwargs)
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
         return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
@@ -163,7 +195,7 @@ class Recompute(keras.layers.Layer):
 
 
 @_serializable
-class Link(keras.layers.Layer):
+class Link(_AnyArguments):
     """A function as a layer, with the layers that it uses.
 
     Args:
@@ -172,7 +204,8 @@ class Link(keras.layers.Layer):
         **kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: ``function`` cannot be called, or one of ``layers`` is not a layer.
+        ValueError: ``function`` cannot be called or is a class, or one of ``layers`` is not a layer. When built: a
+            stateful recurrent layer is not. When saved: ``function`` is not registered with ``keras.saving``.
 
     Example:
         >>> dense = keras.layers.Dense(4)
@@ -181,29 +214,39 @@ class Link(keras.layers.Layer):
     """
 
     def __init__(self, function: Callable[..., Any], layers: Iterable[keras.layers.Layer] = (), **kwargs: Any):
-        if not callable(function):
+        if not callable(function) or isinstance(function, type):
             raise ValueError(f"function must be a layer or a function, got {function!r}")
         super().__init__(**{"autocast": False, **kwargs})
-        self.function, self.layers = function, _checked(layers)
+        self.function, self.layers = function, all_layers("layers", layers)
         self.supports_masking = True
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The layers are built by the function's first call, which is one with symbols."""
-        if not all(layer.built for layer in self.layers):
-            keras.Operation.compute_output_spec(self, *tree.map_structure(_symbol, args))
-        self.built = True
-        return super().__call__(*args, **kwargs)
+    def build_from(self, *args: Any, **named: Any) -> None:
+        """The layers are built by the function's first call."""
+        unbuilt = [layer for layer in self.layers if not layer.built]
+        if stateful := [one for layer in unbuilt for one in stateful_layers(layer)]:
+            raise ValueError(f"layers: {stateful[0].name!r} is stateful and must be built before")
+        if unbuilt:
+            keras.Operation.compute_output_spec(self, *args, **named)
 
-    def call(self, x: Any, *others: Any, mask: Any = None, training: bool | None = None, **named: Any) -> Any:
+    def call(
+        self,
+        x: Any,
+        *others: Any,
+        mask: Any = None,
+        training: bool | None = None,
+        settings: dict[str, Any] | None = None,
+        **named: Any,
+    ) -> Any:
         """What the function makes of these arguments."""
         told = {"mask": mask, "training": training}
-        told = {name: value for name, value in told.items() if _takes(self.function, name)}
-        return self.function(x, *others, **told, **named)
+        told = {name: value for name, value in told.items() if takes(self.function, name)}
+        return self.function(x, *others, **told, **named, **(settings or {}))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
         save = keras.saving.serialize_keras_object
-        return {**super().get_config(), "function": save(self.function), "layers": [save(x) for x in self.layers]}
+        function = serialized("function", self.function)
+        return {**super().get_config(), "function": function, "layers": [save(x) for x in self.layers]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Link:
@@ -221,7 +264,7 @@ def checkpoint_sequence(
     segments: str | int | Sequence[int] | Plan = "layers",
     kept: Sequence[bool] | None = None,
     **kwargs: Any,
-) -> Chain:
+) -> CheckpointedSequence:
     """One layer that applies layers in their order, cut into segments that keep nothing but their inputs.
 
     What is cut are the :func:`links` of the layers. A good place is where little passes and where the next
@@ -255,7 +298,7 @@ def checkpoint_sequence(
     """
     if isinstance(segments, Plan):
         segments, kept = segments.cuts, segments.kept if kept is None else kept
-    return Chain(layers, segments, kept, **kwargs)
+    return CheckpointedSequence(layers, segments, kept, **kwargs)
 
 
 def links(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
@@ -267,13 +310,13 @@ def links(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
 
     Example:
         >>> from lib.bert import Block, SelfAttention
-        >>> block = Block(SelfAttention(heads=2), inner=32)
+        >>> block = Block(SelfAttention(num_heads=2), inner=32)
         >>> block.build((None, 3, 8))
         >>> [link.name for link in links([block])]
         ['attend', 'attention_norm', 'feed_forward', 'norm']
     """
     found: list[keras.layers.Layer] = []
-    for layer in layers:
+    for layer in all_layers("layers", layers):
         pieces = layer.links() if hasattr(layer, "links") else [(layer, ())]
         for function, used in pieces:
             is_layer = isinstance(function, keras.layers.Layer)
@@ -283,7 +326,7 @@ def links(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
 
 
 @_serializable
-class Segment(keras.layers.Layer):
+class LayerSequence(BuiltBySymbols):
     """Layers one after another, each with the same mask.
 
     Args:
@@ -291,56 +334,47 @@ class Segment(keras.layers.Layer):
         **kwargs: Arguments of every Keras layer.
 
     Example:
-        >>> tuple(Segment([keras.layers.Dense(3), keras.layers.Dense(5)])(keras.ops.ones((2, 4))).shape)
+        >>> tuple(LayerSequence([keras.layers.Dense(3), keras.layers.Dense(5)])(keras.ops.ones((2, 4))).shape)
         (2, 5)
     """
 
     def __init__(self, layers: Iterable[keras.layers.Layer], **kwargs: Any):
         super().__init__(**{**kwargs, "autocast": False})
-        self.layers = _checked(layers)
+        self.layers = all_layers("layers", layers)
         if not self.layers:
             raise ValueError("layers must be one at least, got none")
         self.supports_masking = True
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Builds the layers if needed, then :meth:`call`."""
-        self._build_from(*args)
-        return super().__call__(*args, **kwargs)
-
-    def build(self, x_shape: Shape) -> None:
-        """Builds the layers for floating inputs."""
-        self._build_from(keras.KerasTensor(x_shape, self.compute_dtype))
-
-    def _build_from(self, x: Any) -> None:
-        if not self.built and not all(layer.built for layer in self.layers):
-            x = tree.map_structure(_symbol, x)
+    def build_from(self, x: Any, **_: Any) -> None:
+        """Builds the layers, each for what the one before it gives."""
+        if not all(layer.built for layer in self.layers):
             for layer in self.layers:
                 x = layer(x)
-        self.built = True
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
         """What the last layer makes of what the first makes of x."""
         for layer in self.layers:
-            told = {"mask": mask} if mask is not None and _takes(layer.call, "mask") else {}
-            x = layer(x, training=training, **told)
+            x = self.apply(layer, x, mask, training)
         return x
 
-    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Shapes and dtypes, from a call with symbols."""
-        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+    @staticmethod
+    def apply(layer: keras.layers.Layer, x: Any, mask: Any, training: bool | None) -> Any:
+        """What a layer makes of x, with the mask if its ``call`` takes one."""
+        told = {"mask": mask} if mask is not None and takes(layer.call, "mask") else {}
+        return layer(x, training=training, **told)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
         return {**super().get_config(), "layers": [keras.saving.serialize_keras_object(x) for x in self.layers]}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Segment:
+    def from_config(cls, config: dict[str, Any]) -> LayerSequence:
         """Returns the layer that has this configuration."""
         return cls(**{**config, "layers": [keras.saving.deserialize_keras_object(x) for x in config["layers"]]})
 
 
 @_serializable
-class Chain(Segment):
+class CheckpointedSequence(LayerSequence):
     """Layers one after another, cut into segments that keep their inputs only; see :func:`checkpoint_sequence`.
 
     Args:
@@ -358,15 +392,13 @@ class Chain(Segment):
         **kwargs: Any,
     ):
         super().__init__(layers, **kwargs)
-        if isinstance(segments, str) and segments not in ("layers", "norms", "sqrt"):
-            raise ValueError(f"segments must be 'layers', 'norms', 'sqrt', a number or a list, got {segments!r}")
-        self._config = {"segments": segments if isinstance(segments, str | int) else [int(i) for i in segments]}
-        self._config["kept"] = None if kept is None else [bool(one) for one in kept]
+        self._config = {"segments": _checked_segments(segments)}
+        self._config["kept"] = None if kept is None else [*checked_kept(kept)]
 
-    def _build_from(self, x: Any) -> None:
-        if not self.built:
-            super()._build_from(x)
-            self._cut(links(self.layers))
+    def build_from(self, x: Any, **_: Any) -> None:
+        """Builds the layers and cuts them."""
+        super().build_from(x)
+        self._cut(links(self.layers))
 
     def call(self, x: Any, mask: Any = None, training: bool | None = None) -> Any:
         """What the last layer makes of what the first makes of x."""
@@ -376,10 +408,11 @@ class Chain(Segment):
 
     def _cut(self, pieces: list[keras.layers.Layer]) -> None:
         self.cuts = self._cuts_of(pieces)
-        kept = self._config["kept"] or [*[False] * (len(self.cuts) - 1), True]
+        kept = self._config["kept"]
+        kept = [*[False] * (len(self.cuts) - 1), True] if kept is None else kept
         if len(kept) != len(self.cuts):
             raise ValueError(f"kept must have one value for each of {len(self.cuts)} segments, got {len(kept)}")
-        segments = [Segment(pieces[a:b]) for a, b in pairwise([*self.cuts, len(pieces)])]
+        segments = [LayerSequence(pieces[a:b]) for a, b in pairwise([*self.cuts, len(pieces)])]
         for segment in segments:
             segment.built = True  # as all links are; a first call need not try them with symbols
         self.segments = [one if stays else Recompute(one) for one, stays in zip(segments, kept, strict=True)]
@@ -405,33 +438,9 @@ class Chain(Segment):
         return {**super().get_config(), **self._config}
 
 
-# --- arguments ------------------------------------------------------------------------------------------------
-
-
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    return name in inspect.signature(function).parameters
-
-
-def _checked(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
-    layers = list(layers)
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, keras.layers.Layer):
-            raise ValueError(f"layers[{i}] must be a Keras layer, got {layer!r}")
-    return layers
-
-
-def _symbol(value: Any) -> Any:
-    """The shape and dtype of an array; anything else is returned."""
-    if isinstance(value, keras.KerasTensor) or not hasattr(value, "shape"):
-        return value
-    return keras.KerasTensor(tuple(value.shape), keras.backend.standardize_dtype(value.dtype))
-
-
-def _build(layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Builds a layer by a call with symbols, for which nothing is computed."""
-    if not layer.built:
-        # Not a plain call, which in Keras must return nothing but tensors.
-        called = SimpleNamespace(call=layer, name=layer.name)
-        keras.Operation.compute_output_spec(
-            called, *tree.map_structure(_symbol, args), **tree.map_structure(_symbol, kwargs)
-        )
+def _checked_segments(segments: Any) -> str | int | list[int]:
+    if isinstance(segments, str):
+        return one_of("segments", segments, ("layers", "norms", "sqrt"))
+    if isinstance(segments, Iterable):
+        return [non_negative_integer(f"segments[{i}]", one) for i, one in enumerate(segments)]
+    return positive_integer("segments", segments)

@@ -10,6 +10,9 @@ torch        a function of ``torch.autograd``. ``torch.utils.checkpoint`` ends i
              Keras' tracebacks hold what was computed until then.
 ============ ==================================================================================================
 
+Forward-mode derivatives keep nothing of what was computed, so there is nothing to forget: for them the function is
+run as it is.
+
 Source: Chen et al. 2016 (arXiv 1604.06174).
 """
 
@@ -23,6 +26,8 @@ from importlib import import_module
 from typing import Any
 
 import keras
+
+from .._tensors import require_dense
 
 __all__ = ["replay"]
 
@@ -40,14 +45,16 @@ def replay(
         function: A pure function: of equal arguments it makes equal results, and reads nothing else that a
             gradient should reach. It returns a list of tensors.
         weights: Tensors that are there all the time, such as the values of variables.
-        tensors: Tensors of any dtype. The gradient reaches the floating ones, and the weights.
+        tensors: Dense tensors of any dtype. The gradient reaches the weights, and what is floating or complex.
 
     Returns:
-        The list of tensors that the function returns.
+        The list of tensors that the function returns. Derivatives of any order are right, those of forward mode
+        too: within ``jax.jvp``, ``tf.autodiff.ForwardAccumulator``, ``torch.autograd.forward_ad``. Within the
+        transforms of ``torch.func`` and in forward mode, nothing is forgotten.
 
     Raises:
-        NotImplementedError: The backend of Keras is not TensorFlow, JAX or torch; or a second derivative is asked
-            for on torch.
+        ValueError: A tensor, or what the function returns, is ragged or sparse.
+        NotImplementedError: The backend of Keras is not TensorFlow, JAX or torch.
 
     Warns:
         RuntimeWarning: Once, on JAX on a CPU, where XLA undoes the saving.
@@ -62,12 +69,30 @@ def replay(
     backend = keras.backend.backend()
     if backend not in _REPLAYS:
         raise NotImplementedError(f"recomputation needs TensorFlow, JAX or torch, the backend is {backend}")
-    return list(_REPLAYS[backend](function, list(weights), list(tensors)))
+    for name, values in {"weights": weights, "tensors": tensors}.items():
+        for i, value in enumerate(values):
+            require_dense(f"{name}[{i}]", value)
+
+    def dense(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+        results = list(function(weights, tensors))
+        for i, result in enumerate(results):
+            require_dense(f"result {i} of the function", result)
+        return results
+
+    return list(_REPLAYS[backend](dense, list(weights), list(tensors)))
+
+
+# --- TensorFlow -----------------------------------------------------------------------------------------------
 
 
 def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
     tf = import_module("tensorflow")
     split = len(weights)
+    arguments = [
+        tf.convert_to_tensor(x) for x in [*weights, *tensors]
+    ]  # a variable may change before the second run
+    if tf.executing_eagerly() and _have_tangents(arguments):
+        return function(arguments[:split], arguments[split:])
     # An eager tape would keep all it sees. In a graph nothing is kept but what a gradient asks for.
     unseen = tf.init_scope if tf.executing_eagerly() else nullcontext
 
@@ -78,24 +103,30 @@ def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[
 
         def gradient(*upstream: Tensor) -> list[Tensor | None]:
             again = _not_before(upstream, arguments[:split], arguments[split:])
-            floating = [i for i, x in enumerate(again) if x.dtype.is_floating]
+            continuous = [i for i, x in enumerate(again) if _is_continuous(x)]
             with tf.GradientTape() as tape:
-                tape.watch([again[i] for i in floating])
+                tape.watch([again[i] for i in continuous])
                 results = function(again[:split], again[split:])
-            targets, upstream_of = zip(*_floating_pairs(results, upstream), strict=True)
-            found = tape.gradient(targets, [again[i] for i in floating], upstream_of)
+            pairs = [(y, dy) for y, dy in zip(results, upstream, strict=True) if _is_continuous(y)]
+            targets, upstream_of = zip(*pairs, strict=True)
+            found = tape.gradient(targets, [again[i] for i in continuous], upstream_of)
             gradients: list[Tensor | None] = [None] * len(again)
-            for i, one in zip(floating, _all_at_once(found), strict=True):
+            for i, one in zip(continuous, _all_at_once(found), strict=True):
                 gradients[i] = one
             return gradients
 
         return outputs, gradient
 
-    return run(*map(tf.convert_to_tensor, [*weights, *tensors]))  # a variable may change before the second run
+    return run(*arguments)
 
 
-def _floating_pairs(results: Sequence[Tensor], upstream: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(y, dy) for y, dy in zip(results, upstream, strict=True) if y.dtype.is_floating]
+def _is_continuous(x: Tensor) -> bool:
+    return x.dtype.is_floating or x.dtype.is_complex
+
+
+def _have_tangents(tensors: Sequence[Tensor]) -> bool:
+    """Whether a ``tf.autodiff.ForwardAccumulator`` follows any of these, which finds no way through ``run``."""
+    return bool(import_module("tensorflow.python.eager.forwardprop_util").pack_tangents(list(tensors)).tangents)
 
 
 def _not_before(upstream: Sequence[Tensor], weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -104,15 +135,22 @@ def _not_before(upstream: Sequence[Tensor], weights: Sequence[Tensor], tensors: 
     Else TensorFlow would compute everything again at the very start, and XLA would find that it has been computed
     already; nothing would be saved. TensorFlow respects a control dependency, XLA respects data only. So a number
     is added to each tensor that is never anything but 0, which no compiler can know.
+
+    All are new tensors, so that one which is given twice has two gradients.
     """
     tf = import_module("tensorflow")
     if tf.executing_eagerly():
-        return [*weights, *tensors]
-    first = next(tf.reshape(dy, [-1])[:1] for dy in upstream if dy.dtype.is_floating)
+        return [tf.identity(x) for x in [*weights, *tensors]]
+    first = tf.math.real(next(tf.reshape(dy, [-1])[:1] for dy in upstream if _is_continuous(dy)))
     never = tf.reduce_any(tf.math.is_nan(first) & tf.math.is_inf(first))
+
+    def late(x: Tensor) -> Tensor:
+        if x.dtype.is_bool:
+            return tf.logical_or(x, never)
+        return x + tf.cast(never, x.dtype) if x.dtype.is_integer or _is_continuous(x) else tf.identity(x)
+
     with tf.control_dependencies([never]):
-        late = [tf.identity(w) for w in weights]
-    return late + [tf.logical_or(x, never) if x.dtype.is_bool else x + tf.cast(never, x.dtype) for x in tensors]
+        return [*map(tf.identity, weights), *map(late, tensors)]
 
 
 def _all_at_once(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -124,6 +162,9 @@ def _all_at_once(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
     tf = import_module("tensorflow")
     with tf.control_dependencies([one for one in gradients if one is not None]):
         return [None if one is None else tf.identity(one) for one in gradients]
+
+
+# --- JAX ------------------------------------------------------------------------------------------------------
 
 
 def _replay_jax(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -142,7 +183,14 @@ def _warn_if_undone() -> None:
         )
 
 
+# --- torch ----------------------------------------------------------------------------------------------------
+
+
 def _replay_torch(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    torch = import_module("torch")
+    duals = (torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in [*weights, *tensors])
+    if torch._C._are_functorch_transforms_active() or any(duals):
+        return function(weights, tensors)
     return list(_torch_replay().apply(function, len(weights), *weights, *tensors))
 
 
@@ -165,15 +213,15 @@ def _torch_replay() -> Any:
             ctx.others = [None if x.requires_grad else x for x in tensors]
             ctx.save_for_backward(*(x for x in tensors if x.requires_grad))
             outputs = tuple(function(tensors[:split], tensors[split:]))
-            ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
+            ctx.mark_non_differentiable(*(y for y in outputs if not (y.is_floating_point() or y.is_complex())))
             return outputs
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-            if torch.is_grad_enabled():
-                raise NotImplementedError("on torch a recomputed layer has no second derivative")
-            saved = iter(ctx.saved_tensors)
-            again = [next(saved).detach().requires_grad_() if x is None else x for x in ctx.others]
+            # If this gradient is to be differentiated too, the new tensors stay connected with the saved ones.
+            connected = torch.is_grad_enabled()
+            saved = (x.view_as(x) if connected else x.detach().requires_grad_() for x in ctx.saved_tensors)
+            again = [next(saved) if x is None else x for x in ctx.others]
             sources = [x for x in again if x.requires_grad]
             with torch.random.fork_rng(ctx.devices), torch.enable_grad():
                 torch.set_rng_state(ctx.random[0])
@@ -182,7 +230,7 @@ def _torch_replay() -> Any:
                 results = ctx.function(again[: ctx.split], again[ctx.split :])
             targets = [y for y in results if y.requires_grad]
             arriving = [dy for y, dy in zip(results, upstream, strict=True) if y.requires_grad]
-            found = iter(torch.autograd.grad(targets, sources, arriving, allow_unused=True))
+            found = iter(torch.autograd.grad(targets, sources, arriving, allow_unused=True, create_graph=connected))
             return None, None, *(next(found) if x.requires_grad else None for x in again)
 
     return Replay

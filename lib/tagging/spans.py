@@ -1,52 +1,40 @@
-"""Spans and the labels that spell them: word segmentation in BMES, named entities in BIO, and their scores.
+"""Spans and the labels that spell them.
 
-A tagger gives each character one label, and what is wanted are spans: words, names. A scheme spells a span by the
-label of its first character, of those inside, of the last, and of a span of one character:
+A label *continues* the label before it if it is an inside or last one (I, M, E, L), the other a first or inside one
+(B, I, M), and both are of the same kind. Reading: cut a sentence between two labels unless the second continues the
+first. Each piece that is not O is a span. So an illegal sequence can be read too, no character of a label other
+than O is lost, and the spans are those of seqeval in its default mode and of conlleval.pl: b b is two words, and
+I-LOC after O begins a span. seqeval's strict mode reads the same from legal labels, and of illegal ones drops every
+span that its scheme could not have spelled. A decoder that knows the legal moves gives no labels but legal ones.
 
-=====================  ===========================  =====================================================
-scheme                 alphabet                     spans are
-=====================  ===========================  =====================================================
-BMES, of words         s, b, m, e                   a partition: every character belongs to one
-BIO, of several kinds  O, B-PER, I-PER, B-LOC, …    disjoint, and between them is O
-BMES, of several       O, B-PER, M-PER, E-PER, …    as BIO; M may be written I (IOBES)
-=====================  ===========================  =====================================================
+::
 
-One relation decides everything. A label *continues* the label before it if it is an inside or last one (I, M, E),
-the other a first or inside one (B, I, M), and both are of the same kind.
-
-* Reading: cut between two labels unless the second continues the first. Each piece that is not O is a span. So an
-  illegal sequence can be read too, no character of a label other than O is lost, and the spans are those of
-  seqeval in its default mode and of conlleval.pl: b b is two words, and I-LOC after O begins a span.
-* Legality: a move is legal if the second label continues the first, or the second need not continue anything and
-  the first need not be continued.
-
-    segment_labels, bio_labels              spans → labels (one sentence)
-    disjoint                                spans → the most of them that BIO can spell
+    segment_labels, labels_of               spans → labels (one sentence)
+    disjoint                                spans → the most of them that one label a character can spell
     spans_of, spans_of_words, spans_of_tags labels, tagged words, integer tags → spans
-    SEGMENT_ALPHABET, bio_alphabet          the labels of a scheme; a tag is a place in this tuple
-    legal_moves, illegal_moves              which moves a scheme allows; how many of a batch it does not
-    Score, score, score_tags                precision, recall and F1 over spans, micro-averaged
 
-Tags are integers (batch, time), −1 where a sentence has ended. All of this is NumPy.
+Tags are integers (batch, time), −1 where a sentence has ended. A step of tag −100, which is not known, is left out
+as if it were not there. All of this is NumPy.
 
-Sources: Ramshaw and Marcus 1995 (BIO); Xue 2003 (BMES, as position of a character in a word); Tjong Kim Sang and De
-Meulder 2003 (scores over spans); Nakayama 2018, seqeval.
+Source: Nakayama 2018, seqeval; Tjong Kim Sang and De Meulder 2003.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-#: The labels of word segmentation, in the order of article 7196: single, begin, middle, end.
-SEGMENT_ALPHABET = ("s", "b", "m", "e")
+from .._arguments import items, non_negative_integer, one_of
+from ..chain import UNKNOWN
+from ._marks import OUTSIDE, checked_tags, continues, known_first, mark_of, marks_of, runs
+from .schemes import _SCHEMES, PADDING, _label
+
+__all__ = ["Span", "disjoint", "labels_of", "segment_labels", "spans_of", "spans_of_tags", "spans_of_words"]
 
 
 class Span(NamedTuple):
@@ -63,18 +51,20 @@ class Span(NamedTuple):
     kind: str = ""
 
 
-class LegalMoves(NamedTuple):
-    """What a scheme allows, for an alphabet of K labels.
-
-    Attributes:
-        transitions: bool (K, K), whether label i may be followed by label j.
-        start: bool (K,), whether a sentence may start with a label.
-        end: bool (K,), whether it may end with one.
-    """
-
-    transitions: NDArray[np.bool_]
-    start: NDArray[np.bool_]
-    end: NDArray[np.bool_]
+def _checked_span(span: tuple[int, int, str], name: str = "spans") -> Span:
+    """The span, if it is one: integers 0 <= start < end and a kind; raises ValueError if not."""
+    try:
+        start, end, kind = Span(*span)
+        if isinstance(start, bool) or isinstance(end, bool):
+            raise TypeError
+        start, end = operator.index(start), operator.index(end)
+    except TypeError:
+        raise ValueError(f"{name} must be (start, end, kind) with integers start and end, got {span!r}") from None
+    if not 0 <= start < end:
+        raise ValueError(f"{name} must have 0 <= start < end, got {tuple(span)}")
+    if not isinstance(kind, str):
+        raise ValueError(f"{name} must have a kind that is a string, got {tuple(span)}")
+    return Span(start, end, kind)
 
 
 # --- spans to labels --------------------------------------------------------------------------------------------
@@ -99,62 +89,74 @@ def segment_labels(words: Iterable[str]) -> list[str]:
         ['s', 'b', 'm', 'e', 'b', 'm', 'm', 'e']
     """
     labels = []
-    for word in words:
+    for word in items("words", words):
         if not isinstance(word, str) or not word:
             raise ValueError(f"words must be strings of at least one character, got {word!r}")
         labels += ["s"] if len(word) == 1 else ["b", *"m" * (len(word) - 2), "e"]
     return labels
 
 
-def bio_labels(spans: Iterable[Span], length: int) -> list[str]:
-    """The BIO labels of a sentence with the given spans.
+def labels_of(spans: Iterable[Span], length: int, scheme: str = "BIO") -> list[str]:
+    """The labels of a sentence with the given spans.
 
-    BIO gives a character one label. It can therefore spell neither overlapping nor nested spans, nor one span with
-    two kinds, and this function refuses them rather than lose one.
+    A scheme gives a character one label. It can therefore spell neither overlapping nor nested spans, nor one span
+    with two kinds, and this function refuses them rather than lose one. IO can spell no neighbours of one kind.
 
     Args:
-        spans: spans in any order, or tuples (start, end, kind). A kind may be empty: "B", "I".
-        length: number of characters of the sentence.
+        spans: Spans in any order, or tuples (start, end, kind). A kind may be empty: "B", "I".
+        length: Number of characters of the sentence.
+        scheme: "IO", "BIO", "BIOES", "BILUO" or "BMES", see :mod:`lib.tagging.schemes`.
 
     Returns:
-        ``length`` labels: "B-kind" where a span starts, "I-kind" inside it, "O" elsewhere.
+        ``length`` labels: in BIO "B-kind" where a span starts, "I-kind" inside it, "O" elsewhere.
 
     Raises:
-        ValueError: two spans share a character, or a span is empty or leaves the sentence.
+        ValueError: Two spans share a character; a span is empty, leaves the sentence or is of something else than
+            integers; the scheme is unknown or is IO and two spans of one kind touch.
 
-    Source: Ramshaw and Marcus 1995, in the form in which every span starts with B (IOB2).
+    Source: Ramshaw and Marcus 1995, in the form in which every span starts with B (IOB2); Ratinov and Roth 2009.
 
     Example:
-        >>> bio_labels([Span(0, 2, "PER"), Span(3, 4, "LOC")], 5)
+        >>> labels_of([Span(0, 2, "PER"), Span(3, 4, "LOC")], 5)
         ['B-PER', 'I-PER', 'O', 'B-LOC', 'O']
+        >>> labels_of([Span(0, 2, "PER"), Span(3, 4, "LOC")], 5, "BILUO")
+        ['B-PER', 'L-PER', 'O', 'U-LOC', 'O']
     """
-    spans = sorted(Span(*span) for span in spans)
+    first, inside, last, single = _SCHEMES[one_of("scheme", scheme, _SCHEMES)]
+    length = non_negative_integer("length", length)
+    spans = sorted(map(_checked_span, items("spans", spans)))
     for span in spans:
-        if not 0 <= span.start < span.end <= length:
+        if span.end > length:
             raise ValueError(f"spans must have 0 <= start < end <= length = {length}, got {tuple(span)}")
     for one, other in pairwise(spans):
         if other.start < one.end:
             raise ValueError(
                 f"spans must not share a character, got {tuple(one)} and {tuple(other)}: "
-                "BIO gives a character one label and cannot express both"
+                f"{scheme} gives a character one label and cannot express both"
             )
+        if scheme == "IO" and other.start == one.end and other.kind == one.kind:
+            raise ValueError(f"spans of one kind must not touch in IO, got {tuple(one)} and {tuple(other)}")
     labels = ["O"] * length
     for start, end, kind in spans:
-        labels[start:end] = [_label("B", kind)] + [_label("I", kind)] * (end - start - 1)
+        positions = single if end - start == 1 else first + inside * (end - start - 2) + last
+        labels[start:end] = [_label(position, kind) for position in positions]
     return labels
 
 
 def disjoint(spans: Iterable[Span]) -> list[Span]:
-    """A largest set of the spans of which no two share a character: the most that BIO labels can keep.
+    """A largest set of the spans of which no two share a character: the most that labels can keep.
 
     Take the span that ends first, drop all that overlap it, and so on. Of spans with one end the shortest is
     taken, and of equal ones the first kind in the alphabet.
 
     Args:
-        spans: Spans, not empty, in any order.
+        spans: Spans, or tuples (start, end, kind), in any order.
 
     Returns:
         The kept spans, from left to right.
+
+    Raises:
+        ValueError: A span is empty or is of something else than integers.
 
     Source: interval scheduling, as in Kleinberg and Tardos 2005, section 4.1.
 
@@ -164,32 +166,12 @@ def disjoint(spans: Iterable[Span]) -> list[Span]:
         ['Attack/Attacker', 'Attack/Target']
     """
     kept: list[Span] = []
-    for span in sorted((Span(*span) for span in spans), key=lambda span: (span.end, -span.start, span.kind)):
+    for span in sorted(
+        map(_checked_span, items("spans", spans)), key=lambda span: (span.end, -span.start, span.kind)
+    ):
         if not kept or span.start >= kept[-1].end:
             kept.append(span)
     return kept
-
-
-def bio_alphabet(kinds: Iterable[str]) -> tuple[str, ...]:
-    """The labels of BIO for spans of the given kinds.
-
-    Args:
-        kinds: the kinds, in the order wanted.
-
-    Returns:
-        ``2 · kinds + 1`` labels: O first, then B and I of each kind.
-
-    Raises:
-        ValueError: a kind is given twice.
-
-    Example:
-        >>> bio_alphabet(["PER", "LOC"])
-        ('O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC')
-    """
-    kinds = list(kinds)
-    if len(set(kinds)) < len(kinds):
-        raise ValueError(f"kinds must be distinct, got {kinds}")
-    return ("O", *(_label(position, kind) for kind in kinds for position in "BI"))
 
 
 # --- labels to spans --------------------------------------------------------------------------------------------
@@ -203,7 +185,8 @@ def spans_of(labels: Iterable[str]) -> list[Span]:
     kind or at the start begins a span, as a B-x would.
 
     Args:
-        labels: labels of one sentence: "O"; or B, I, M, E or S, in either case, alone or with a kind, as "B-PER".
+        labels: labels of one sentence: "O"; or B, I, M, E, L, S or U, in either case, alone or with a kind,
+            as "B-PER".
 
     Returns:
         The spans from left to right, disjoint.
@@ -221,30 +204,38 @@ def spans_of(labels: Iterable[str]) -> list[Span]:
         >>> [tuple(span) for span in spans_of("bbm")]  # illegal, and read all the same
         [(0, 1, ''), (1, 3, '')]
     """
-    marks = [_mark(label) for label in labels]
-    cuts = [t for t in range(len(marks)) if t == 0 or not _continues(marks[t - 1], marks[t])]
+    marks = [mark_of("labels", label) for label in items("labels", labels, text=True)]
+    cuts = [t for t in range(len(marks)) if t == 0 or not continues(marks[t - 1], marks[t])]
     pieces = pairwise([*cuts, len(marks)])
-    return [Span(start, end, marks[start].kind) for start, end in pieces if marks[start] != _OUTSIDE]
+    return [Span(start, end, marks[start].kind) for start, end in pieces if marks[start] != OUTSIDE]
 
 
 def spans_of_words(words: Iterable[tuple[str, str]], kinds: Mapping[str, str]) -> list[Span]:
     """The spans of those words of a tagged sentence whose tag stands for a kind.
 
     Args:
-        words: words and their tags in order, as :func:`lib.workbench.corpora.peoples_daily` gives them.
+        words: words and their tags in order, as a corpus of segmented sentences gives them.
         kinds: the kind of span that a tag stands for; words of other tags are left out.
 
     Returns:
-        The spans in characters, from left to right, disjoint.
+        The spans in characters, from left to right, disjoint. A word without a character is no span.
+
+    Raises:
+        ValueError: A word or its tag is no string, or ``kinds`` is no mapping of tags to strings.
 
     Example:
         >>> [tuple(span) for span in spans_of_words([("Li", "nr"), ("sees", "v"), ("Rome", "ns")], {"ns": "LOC"})]
         [(6, 10, 'LOC')]
     """
+    if not isinstance(kinds, Mapping) or not all(isinstance(kind, str) for kind in kinds.values()):
+        raise ValueError(f"kinds must be a mapping of tags to kinds, got {kinds!r}")
     spans, end = [], 0
-    for word, tag in words:
+    for pair in items("words", words):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise ValueError(f"words must be pairs of a word and its tag, got {pair!r}")
+        word, tag = pair
         start, end = end, end + len(word)
-        if tag in kinds:
+        if tag in kinds and word:
             spans.append(Span(start, end, kinds[tag]))
     return spans
 
@@ -253,7 +244,8 @@ def spans_of_tags(tags: ArrayLike, alphabet: Sequence[str]) -> list[list[Span]]:
     """The spans of a batch of integer tags: :func:`spans_of` for each sentence, without a loop over characters.
 
     Args:
-        tags: integers (batch, time): places in ``alphabet``, or −1 for padding, which reads as O.
+        tags: Integers (batch, time): places in ``alphabet``, −1 for padding, which reads as O, or −100 for a step
+            that is left out: what continues the step before it continues its span.
         alphabet: the K labels.
 
     Returns:
@@ -263,295 +255,16 @@ def spans_of_tags(tags: ArrayLike, alphabet: Sequence[str]) -> list[list[Span]]:
         ValueError: ``tags`` is not of this shape, kind or range, or ``alphabet`` is not one.
 
     Example:
-        >>> spans_of_tags([[1, 3, 0], [0, -1, -1]], SEGMENT_ALPHABET)[1]
-        [Span(start=0, end=1, kind='')]
+        >>> [tuple(span) for span in spans_of_tags([[1, -100, 2], [0, 1, -1]], ["O", "B-PER", "I-PER"])[0]]
+        [(0, 3, 'PER')]
     """
-    marks = _marks(alphabet)
-    tags = _tags("tags", tags, len(marks))
+    marks = marks_of(alphabet)
+    tags = checked_tags("tags", tags, len(marks))
+    step = known_first(tags)
+    tags = np.take_along_axis(np.where(tags == UNKNOWN, PADDING, tags), step, axis=1)
+    rows, starts, ends = runs(tags, marks)
     found: list[list[Span]] = [[] for _ in tags]
-    rows, starts, ends = _runs(tags, marks)
-    first = tags[rows, starts]
-    for row, start, end, tag in zip(*(x.tolist() for x in (rows, starts, ends, first)), strict=True):
+    columns = rows, step[rows, starts], step[rows, ends - 1] + 1, tags[rows, starts]
+    for row, start, end, tag in zip(*(x.tolist() for x in columns), strict=True):
         found[row].append(Span(start, end, marks[tag].kind))
     return found
-
-
-# --- legal moves ------------------------------------------------------------------------------------------------
-
-
-def legal_moves(alphabet: Sequence[str]) -> LegalMoves:
-    """Which label may follow which, start a sentence and end it.
-
-    In an alphabet with E or S labels, B and M (or I) must be continued. Without them it is BIO, where a span may
-    end after any of its labels. In either, I, M and E must continue something.
-
-    Args:
-        alphabet: the K labels, such as ``SEGMENT_ALPHABET`` or those of :func:`bio_alphabet`.
-
-    Returns:
-        The legal moves, as arrays of bool. Exactly the moves that occur in the labels of some sentence.
-
-    Raises:
-        ValueError: a label is malformed or given twice, or could occur in no sentence since its partner is missing.
-
-    Example:
-        >>> legal_moves(SEGMENT_ALPHABET).transitions.astype(int)
-        array([[1, 1, 0, 0],
-               [0, 0, 1, 1],
-               [0, 0, 1, 1],
-               [1, 1, 0, 0]])
-        >>> legal_moves(["O", "B-PER", "I-PER"]).start.tolist()
-        [True, True, False]
-    """
-    marks = _marks(alphabet)
-    ends_are_marked = any(mark.position in "ES" for mark in marks)
-    begun = {mark.kind for mark in marks if mark.position == "B"}
-    ended = {mark.kind for mark in marks if mark.position == "E"}
-    for label, (position, kind) in zip(alphabet, marks, strict=True):
-        if position in "IE" and kind not in begun:
-            raise ValueError(f"alphabet must have the label that begins what {label!r} continues, got {alphabet}")
-        if position == "B" and ends_are_marked and kind not in ended:
-            raise ValueError(f"alphabet must have the label that ends what {label!r} begins, got {alphabet}")
-    needs_next = np.array([mark.position in "BI" and ends_are_marked for mark in marks])
-    needs_previous = np.array([mark.position in "IE" for mark in marks])
-    transitions = _continuations(marks)[:-1, :-1] | ~(needs_next[:, None] | needs_previous)
-    return LegalMoves(transitions, ~needs_previous, ~needs_next)
-
-
-def illegal_moves(tags: ArrayLike, alphabet: Sequence[str], boundaries: bool = True) -> int:
-    """How many moves of a batch of tags the scheme forbids.
-
-    Args:
-        tags: integers (batch, time): places in ``alphabet``, or −1 for padding.
-        alphabet: the K labels.
-        boundaries: whether the first label of a sentence and its last are moves too. Without, only pairs count.
-
-    Returns:
-        The number of illegal moves. A sentence of n labels has n − 1 pairs and two boundaries.
-
-    Raises:
-        ValueError: as :func:`spans_of_tags` and :func:`legal_moves`.
-
-    Example:
-        >>> illegal_moves([[1, 1, 3], [0, 2, -1]], SEGMENT_ALPHABET)  # b→b, s→m, m at the end
-        3
-        >>> illegal_moves([[1, 1, 3], [0, 2, -1]], SEGMENT_ALPHABET, boundaries=False)
-        2
-    """
-    transitions, start, end = legal_moves(alphabet)
-    tags = _tags("tags", tags, len(start))
-    # Index −1 is the last row and column: from and to the outside of the sentence.
-    legal = np.pad(transitions, (0, 1), constant_values=True)
-    if boundaries:
-        legal[-1, :-1], legal[:-1, -1] = start, end
-    framed = np.pad(tags, ((0, 0), (1, 1)), constant_values=-1)
-    return int(np.sum(~legal[framed[:, :-1], framed[:, 1:]]))
-
-
-# --- scores -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well predicted spans match the gold ones. Scores of parts of a corpus add up: ``sum(scores, Score())``.
-
-    A quotient 0/0 counts as 0, as in seqeval: without predicted spans the precision is 0, without gold spans the
-    recall, and without both the F1.
-
-    Attributes:
-        correct: predicted spans that are gold spans: same start, same end, same kind. A metric that gives part
-            marks, such as :func:`lib.extraction.event_score`, puts the sum of the marks here.
-        predicted: predicted spans.
-        gold: gold spans.
-
-    Example:
-        >>> part = Score(correct=1, predicted=2, gold=4)
-        >>> part.precision, part.recall, round(part.f1, 4)
-        (0.5, 0.25, 0.3333)
-        >>> part + Score(3, 3, 3)
-        Score(correct=4, predicted=5, gold=7)
-    """
-
-    correct: float = 0
-    predicted: int = 0
-    gold: int = 0
-
-    @property
-    def precision(self) -> float:
-        """The share of the predicted spans that are correct, in [0, 1]."""
-        return self.correct / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """The share of the gold spans that were found, in [0, 1]."""
-        return self.correct / self.gold if self.gold else 0.0
-
-    @property
-    def f1(self) -> float:
-        """The harmonic mean of precision and recall, in [0, 1]: 2 · correct / (predicted + gold)."""
-        spans = self.predicted + self.gold
-        return 2 * self.correct / spans if spans else 0.0
-
-    def __add__(self, other: Score) -> Score:
-        if not isinstance(other, Score):
-            return NotImplemented
-        return Score(self.correct + other.correct, self.predicted + other.predicted, self.gold + other.gold)
-
-
-def score(
-    gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span]], kinds: Collection[str] | None = None
-) -> Score:
-    """Precision, recall and F1 over the spans of several sentences, micro-averaged: all spans weigh the same.
-
-    Args:
-        gold: for each sentence its true spans, in any order. They may overlap; a span given twice counts once.
-        predicted: for each sentence, in the same order, the predicted spans.
-        kinds: count spans of these kinds only. None counts all.
-
-    Returns:
-        The counts, from which the score is computed.
-
-    Raises:
-        ValueError: ``gold`` and ``predicted`` differ in their number of sentences, or ``kinds`` is a string.
-
-    Source: Tjong Kim Sang and De Meulder 2003.
-
-    Example:
-        >>> gold = [[Span(0, 2, "PER"), Span(3, 4, "LOC")], []]
-        >>> predicted = [[Span(0, 2, "PER"), Span(3, 5, "LOC")], [Span(0, 1, "LOC")]]
-        >>> score(gold, predicted)
-        Score(correct=1, predicted=3, gold=2)
-        >>> score(gold, predicted, kinds=["PER"]).f1
-        1.0
-    """
-    if len(gold) != len(predicted):
-        raise ValueError(
-            f"predicted must have the sentences of gold, got {len(predicted)} and {len(gold)} sentences"
-        )
-    kinds = _kinds(kinds)
-    total = Score()
-    for sentence in zip(gold, predicted, strict=True):
-        true, found = ({Span(*span) for span in spans} for spans in sentence)
-        if kinds is not None:
-            true, found = ({span for span in spans if span.kind in kinds} for spans in (true, found))
-        total += Score(len(true & found), len(found), len(true))
-    return total
-
-
-def score_tags(
-    gold: ArrayLike, predicted: ArrayLike, alphabet: Sequence[str], kinds: Collection[str] | None = None
-) -> Score:
-    """:func:`score` of two batches of tags, read as by :func:`spans_of`. It takes milliseconds, so score often.
-
-    Args:
-        gold: integers (batch, time): places in ``alphabet``, or −1 for padding.
-        predicted: the same of a tagger. Its tags where ``gold`` is −1 are not looked at.
-        alphabet: the K labels.
-        kinds: count spans of these kinds only. None counts all.
-
-    Returns:
-        The counts, from which the score is computed.
-
-    Raises:
-        ValueError: as :func:`spans_of_tags`; or the shapes differ; or ``kinds`` is a string or names a kind that
-            ``alphabet`` does not have.
-
-    Example:
-        >>> gold = [[1, 3, 0, -1]]  # b e s: two words
-        >>> predicted = [[1, 3, 1, 3]]  # b e b
-        >>> score_tags(gold, predicted, SEGMENT_ALPHABET)
-        Score(correct=2, predicted=2, gold=2)
-    """
-    marks = _marks(alphabet)
-    kinds = _kinds(kinds)
-    names = sorted({mark.kind for mark in marks if mark != _OUTSIDE})
-    if kinds is not None and not kinds <= set(names):
-        raise ValueError(f"kinds must be among those of the alphabet, {names}, got {sorted(kinds)}")
-    gold = _tags("gold", gold, len(marks))
-    predicted = np.asarray(predicted)
-    if predicted.shape != gold.shape:
-        raise ValueError(f"predicted must have the shape of gold, {gold.shape}, got {predicted.shape}")
-    predicted = _tags("predicted", np.where(gold < 0, gold, predicted), len(marks))
-
-    kind = np.array([names.index(mark.kind) if mark != _OUTSIDE else -1 for mark in marks])
-    counted = np.array([kinds is None or name in kinds for name in names], bool)
-    found = []
-    for tags in (gold, predicted):
-        rows, starts, ends = _runs(tags, marks)
-        code = kind[tags[rows, starts]]
-        code, rows, starts, ends = (x[counted[code]] for x in (code, rows, starts, ends))
-        sizes = (*tags.shape, tags.shape[1] + 1, len(names))
-        found.append(np.ravel_multi_index((rows, starts, ends, code), sizes))
-    correct = np.intersect1d(*found, assume_unique=True)
-    return Score(len(correct), len(found[1]), len(found[0]))
-
-
-# --- what a label says ------------------------------------------------------------------------------------------
-
-
-class _Mark(NamedTuple):
-    position: str  # B first, I inside, E last, S single, O none
-    kind: str
-
-
-_OUTSIDE = _Mark("O", "")
-_LABEL = re.compile("[oO]|([bimesBIMES])(?:-(.+))?", re.DOTALL)
-
-
-@lru_cache
-def _mark(label: str) -> _Mark:
-    match = _LABEL.fullmatch(label) if isinstance(label, str) else None
-    if match is None:
-        raise ValueError(f"a label must be 'O', or B, I, M, E or S alone or as in 'B-PER', got {label!r}")
-    position, kind = match.groups()
-    return _Mark(position.upper().replace("M", "I"), kind or "") if position else _OUTSIDE
-
-
-def _label(position: str, kind: str) -> str:
-    return f"{position}-{kind}" if kind else position
-
-
-def _continues(previous: _Mark, mark: _Mark) -> bool:
-    return mark.position in "IE" and previous.position in "BI" and mark.kind == previous.kind
-
-
-def _continuations(marks: list[_Mark]) -> NDArray[np.bool_]:
-    """[i, j]: whether label j continues label i. The last row and column, which −1 finds, are for padding."""
-    marks = [*marks, _OUTSIDE]
-    return np.array([[_continues(previous, mark) for mark in marks] for previous in marks])
-
-
-def _runs(tags: NDArray[np.integer], marks: list[_Mark]) -> tuple[NDArray[np.intp], ...]:
-    """Row, start and end of every span, by row and start."""
-    continued = _continuations(marks)
-    inside = np.array([mark != _OUTSIDE for mark in [*marks, _OUTSIDE]])[tags]
-    framed = np.pad(tags, ((0, 0), (1, 1)), constant_values=-1)
-    joined = continued[framed[:, :-1], framed[:, 1:]]  # joined[:, t]: whether character t continues t − 1
-    rows, starts = np.nonzero(inside & ~joined[:, :-1])
-    _, lasts = np.nonzero(inside & ~joined[:, 1:])  # as many, since what starts ends before the next starts
-    return rows, starts, lasts + 1
-
-
-# --- checks -----------------------------------------------------------------------------------------------------
-
-
-def _marks(alphabet: Sequence[str]) -> list[_Mark]:
-    marks = [_mark(label) for label in alphabet]
-    if not marks or len(set(marks)) < len(marks):
-        raise ValueError(f"alphabet must be distinct labels, at least one, got {alphabet!r}")
-    return marks
-
-
-def _tags(name: str, tags: ArrayLike, count: int) -> NDArray[np.integer]:
-    tags = np.asarray(tags)
-    if tags.ndim != 2 or not np.issubdtype(tags.dtype, np.integer):
-        raise ValueError(f"{name} must be integers of shape (batch, time), got {tags.dtype} of shape {tags.shape}")
-    if tags.size and not -1 <= tags.min() <= tags.max() < count:
-        raise ValueError(f"{name} must lie between -1 and {count - 1}, got {tags.min()} to {tags.max()}")
-    return tags
-
-
-def _kinds(kinds: Collection[str] | None) -> set[str] | None:
-    if isinstance(kinds, str):
-        raise ValueError(f"kinds must be a collection of kinds, got the string {kinds!r}")
-    return None if kinds is None else set(kinds)

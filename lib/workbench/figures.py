@@ -1,8 +1,10 @@
 """One style for every figure, and figures a reader can explore without a server.
 
 A figure is an SVG whose bytes depend on its content alone, so that a stored figure can be compared with a
-new one as text. Colours come from Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which stays
-legible with colour-vision deficiencies, and no meaning rests on colour only: lines differ in dash or marker too.
+new one as text. No meaning rests on colour only: lines differ in dash or marker too.
+
+There are two widths. A figure of one panel is `WIDE`; panels of `PANEL` stand side by side, each a picture of its
+own, and stack on a phone. At both no text is smaller than 10 pixels on a screen of 390.
 """
 
 from __future__ import annotations
@@ -13,27 +15,28 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
+from IPython.display import display
 from matplotlib.figure import Figure
 
-#: Okabe and Ito's palette without yellow, which is too pale on paper.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, INK = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#333333",
-)
+from lib.workbench.palette import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, VERMILION
+
+if TYPE_CHECKING:
+    from lib.workbench import explorables, records
+
 #: The colours of curves, in the order in which a figure should use them.
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
 #: The dashes that go with them, so that a figure survives a black-and-white print.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (2, 1)))
+
+#: Sizes in inches: of a figure of one panel, whose text of 10 points has 10 pixels on a phone, and of one panel of
+#: several.
+WIDE, PANEL = (4.6, 2.6), (2.4, 2.0)
 
 #: What stands beside a slider that cannot move.
 UNTRUSTED = "Run this cell to move the slider."
@@ -52,7 +55,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
     "axes.grid": True,
-    "grid.color": "#b0b0b0",
+    "grid.color": GRID,
     "grid.alpha": 0.4,
     "grid.linewidth": 0.6,
     "text.color": INK,
@@ -90,11 +93,76 @@ def use_book_style() -> None:
         shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
 
 
-def svg(figure: Figure) -> str:
+def show(
+    number: str,
+    *panels: Figure | explorables.Explorable,
+    caption: str,
+    alt: str | Sequence[str] = (),
+    record: records.Record | None = None,
+) -> None:
+    """Show a figure, of one panel or of several, with its number and caption.
+
+    Args:
+        number: ``"<chapter>.<k>"``.
+        panels: the pictures, from left to right; they are closed. Or one explorable.
+        caption: what to see, in Markdown; a record's device and date are added.
+        alt: what a reader hears who does not see, of the figure or of each panel; an explorable has its own.
+        record: the recorded run that is drawn; None for what was computed live.
+
+    Raises:
+        ValueError: no panel, another number of texts than of panels, or an empty text.
+
+    Example:
+        >>> show("1.1", plt.figure(figsize=PANEL), caption="Nothing.", alt="An empty panel")
+        <Figure size 240x200 with 0 Axes>
+        Figure 1.1. Nothing.
+    """
+    texts = [alt] if isinstance(alt, str) else list(alt) or [panel.alt for panel in panels if hasattr(panel, "alt")]
+    if not panels or len(texts) != len(panels):
+        raise ValueError(f"alt must be one text a panel, got {len(texts)} for {len(panels)} panels")
+    if not all(text.strip() for text in (*texts, caption)):
+        raise ValueError("alt and caption must not be empty")
+    for figure, text in zip(panels, texts, strict=True):
+        if isinstance(figure, Figure):
+            display(_Panel(figure, text))
+            plt.close(figure)
+        else:
+            display(figure)
+    label = "" if record is None else record.label()
+    measured = f" *{label[0].upper()}{label[1:]}.*" if label else ""
+    display(_Caption(number, caption + measured))
+
+
+@dataclass(frozen=True, repr=False)
+class _Panel:
+    figure: Figure
+    alt: str
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"image/svg+xml": svg(self.figure, self.alt), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return repr(self.figure)
+
+
+@dataclass(frozen=True, repr=False)
+class _Caption:
+    number: str
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return f"**Figure {self.number}.** {self.text}"
+
+    def __repr__(self) -> str:
+        return f"Figure {self.number}. {self.text}"
+
+
+def svg(figure: Figure, alt: str = "") -> str:
     """The figure as SVG text that depends on its content alone.
 
     Args:
         figure: any Matplotlib figure; it stays open.
+        alt: what a reader hears who does not see.
 
     Returns:
         The ``<svg …>`` element, without XML header, date or comments, coordinates rounded to 1/100 point
@@ -112,6 +180,8 @@ def svg(figure: Figure) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].rstrip()
     text = re.sub(r"\s*<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
+    if alt:
+        text = text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt, quote=True)}"', 1)
     return re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", text)
 
 

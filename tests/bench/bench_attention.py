@@ -23,7 +23,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lib.attention import cached_step, delta_rule, linear_attention, prefill, retention, softmax_attention, step
+from lib.attention import (
+    Cache,
+    cached_step,
+    delta_rule,
+    linear_attention,
+    prefill,
+    recurrent_step,
+    retention,
+    softmax_attention,
+)
 
 torch = pytest.importorskip("torch", reason="fast-transformers, the yardstick, needs torch")
 torch.set_num_threads(1)
@@ -245,9 +254,13 @@ def test_a_token_of_decoding(benchmark, way, known):
     q, k, v, _ = map(ops.convert_to_tensor, arrays(known))
     one = q[:, 0], k[:, 0], v[:, 0]
     with torch.no_grad():
-        memory = prefill(q, k, v)[1] if way == "state" else cached_step(None, *one)[1]._replace(k=k, v=v)
-        go_on = step if way == "state" else cached_step
-        benchmark(lambda: np.asarray(ops.convert_to_numpy(go_on(memory, *one)[0])))
+        if way == "state":
+            form = {"feature_map": "elu+1", "normalize": "sum"}
+            memory = prefill(q, k, v, **form)[1]
+            benchmark(lambda: np.asarray(ops.convert_to_numpy(recurrent_step(*one, memory, **form)[0])))
+        else:
+            memory = Cache(k, v)
+            benchmark(lambda: np.asarray(ops.convert_to_numpy(cached_step(*one, memory)[0])))
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])

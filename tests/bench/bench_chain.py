@@ -83,7 +83,7 @@ def pytorch_crf(work):
 def mean_loss(emissions, transitions, start, end, tags, mask):
     given = {"mask": mask, "start": start, "end": end}
     return ops.mean(
-        log_partition(emissions, transitions, **given) - sequence_score(emissions, tags, transitions, **given)
+        log_partition(emissions, transitions, **given) - sequence_score(tags, emissions, transitions, **given)
     )
 
 

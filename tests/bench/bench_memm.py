@@ -39,7 +39,7 @@ def cross_entropy(emissions, transitions, tags):  # noqa: ARG001
 
 
 def negative(log_likelihood, **options):
-    return lambda emissions, transitions, tags: -ops.sum(log_likelihood(emissions, tags, transitions, **options))
+    return lambda emissions, transitions, tags: -ops.sum(log_likelihood(tags, emissions, transitions, **options))
 
 
 LOSSES = {
@@ -144,7 +144,7 @@ def test_decoder(benchmark, decoder, mode, shape):
 
 HEADS = {
     "MEMM, forward": lambda: memm.MEMM(9, direction="forward"),
-    "MEMM": lambda: memm.MEMM(9),
+    "MEMM": lambda: memm.MEMM(9, direction="both"),
     "CRF": lambda: crf.CRF(9),
 }
 
@@ -172,7 +172,7 @@ def test_training_with_20_000_tags(benchmark, batch):
     tags, time = 20_000, 32
     rng = np.random.default_rng(0)
     inputs = keras.Input((time, 128))
-    head = memm.MEMM(tags, rank=64, beam_width=4)
+    head = memm.MEMM(tags, direction="both", rank=64, beam_width=4)
     model = keras.Model(inputs, head(keras.layers.Dense(tags)(inputs)))
     model.compile("adam", loss=head.loss)
     x, y = rng.standard_normal((batch, time, 128)).astype("float32"), rng.integers(0, tags, (batch, time))

@@ -114,14 +114,8 @@ class MultiplyBoth(keras.layers.Layer):
     def call(self, x, training=None):
         for old, new in zip(self.body.predecessors, self.body.successors, strict=True):
             z = ops.cast(keras.random.uniform((), seed=self.seed_generator) < 0.5, x.dtype)
-            x = (1 - z) * chain(old, x, False) + z * chain(new, x, training)
+            x = (1 - z) * old(x, training=False) + z * new(x, training=training)
         return x
-
-
-def chain(module, x, training):
-    for layer in module:
-        x = layer(x, training=training)
-    return x
 
 
 def trained(*layers: keras.layers.Layer) -> keras.Model:

@@ -41,16 +41,17 @@ def heads(layers: tuple[int, ...], tokens: int, start: int = 0) -> list[tuple[Ar
     text = corpora.read("moby-dick", "data.txt").decode()[start : start + 10 * tokens]
     tokenizer = word_pieces(corpora.member("minilm", "tokenizer.json"), length=tokens)
     ids = np.array([tokenizer.encode(text).ids], "int32")
-    encoder = Encoder.from_minilm(corpora.member("minilm", "model.safetensors"))
+    encoder = Encoder.from_pretrained(corpora.member("minilm", "model.safetensors"), num_heads=12)
     states = Encoder(encoder.embeddings, encoder.blocks, all_states=True)(ids)
     found = []
     for layer in layers:
         attention = encoder.blocks[layer].attention
+        count = attention.num_heads
         q, k, v = (
-            np.asarray(ops.convert_to_numpy(linear(states[layer])), "float64").reshape(tokens, attention.heads, -1)
+            np.asarray(ops.convert_to_numpy(linear(states[layer])), "float64").reshape(tokens, count, -1)
             for linear in (attention.query, attention.key, attention.value)
         )
-        found += [(q[:, h] / np.sqrt(q.shape[-1]), k[:, h], v[:, h]) for h in range(attention.heads)]
+        found += [(q[:, h] / np.sqrt(q.shape[-1]), k[:, h], v[:, h]) for h in range(count)]
     return found
 
 

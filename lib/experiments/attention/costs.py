@@ -32,7 +32,7 @@ from lib.attention import (
     softmax_attention,
 )
 from lib.attention.chunkwise import CHUNK
-from lib.attention.segments import SEGMENT
+from lib.attention.tiling import TILE
 from lib.bert import Block
 from lib.workbench import measure
 from lib.workbench.measure import Estimate
@@ -156,7 +156,7 @@ def bytes_needed(form: str, n: int, d: int, heads: int = 1, itemsize: int = 4) -
         softmax, causal or not     the weights, their gradient, that of the scores        3n²
         fused softmax              the logarithm of the denominators                      n
         linear                     the state and its gradient                             2d²
-        causal linear              a state for each segment of 256 tokens                 nd²/256
+        causal linear              a state for each tile of 256 tokens                 nd²/256
         …, all states              the states, their gradient, that of what is summed     3nd²
         delta rule                 a state for each chunk of 64 tokens                    nd²/64
 
@@ -185,7 +185,7 @@ def bytes_needed(form: str, n: int, d: int, heads: int = 1, itemsize: int = 4) -
     elif form == "causal linear, all states":
         inner = 3 * n * d * d
     else:
-        inner = -(-n // (CHUNK if form == "delta rule" else SEGMENT)) * d * d
+        inner = -(-n // (CHUNK if form == "delta rule" else TILE)) * d * d
     return heads * (4 * n * d * itemsize + 4 * inner)
 
 
@@ -675,8 +675,12 @@ def slope(ns: Sequence[float], seconds: Sequence[float], confidence: float = 0.9
     x, y = np.log(x) - np.mean(np.log(x)), np.log(y) - np.mean(np.log(y))
     p = float(x @ y / (x @ x))
     error = math.sqrt(float(np.sum((y - p * x) ** 2)) / (x.size - 2) / float(x @ x))
-    half = float(stdtrit(x.size - 2, 0.5 + confidence / 2)) * error
-    return Estimate(p, p - half, p + half) if half > 1e-12 else Estimate.exact(round(p, 12))
+
+    def ends(level: float) -> tuple[float, float]:
+        half = float(stdtrit(x.size - 2, 0.5 + level / 2)) * error
+        return p - half, p + half
+
+    return Estimate(p, *ends(confidence), ends) if error > 1e-12 else Estimate.exact(round(p, 12))
 
 
 def crossing_measured(ns: Sequence[float], a: Sequence[float | None], b: Sequence[float | None]) -> float | None:

@@ -1,6 +1,6 @@
 """One more token after n: a state of constant size against a cache of keys and values that grows.
 
-    state                 S ← S + φ(k)vᵀ, out = φ(q)ᵀS / φ(q)ᵀz      ``lib.attention.step``
+    state                 S ← S + φ(k)vᵀ, out = φ(q)ᵀS / φ(q)ᵀz      ``lib.attention.recurrent_step``
     cache                 all keys and values, written in place       :func:`buffered_step`
     concatenated cache    the same, copied for each new token         ``lib.attention.cached_step``
 
@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lib.attention import Cache, cached_step, prefill, step
+from lib.attention import Cache, cached_step, prefill, recurrent_step
 from lib.experiments.attention.costs import timed
 from lib.workbench import measure
 
@@ -126,6 +126,9 @@ def bytes_held(way: str, known: int, heads: int = 8, dim: int = 64, itemsize: in
     return heads * dim * itemsize * (dim + 1 if way == "state" else 2 * known)
 
 
+_FORM = {"feature_map": "elu+1", "normalize": "sum"}
+
+
 def build(
     way: str, known: int, *, tokens: int = 16, heads: int = 8, dim: int = 64, batch: int = 1, seed: int = 0
 ) -> Callable[[], Any]:
@@ -161,11 +164,11 @@ def build(
     new = ops.convert_to_tensor(rng.standard_normal((tokens, 3, batch, heads, dim), dtype="float32"))
     if way == "state":
         with _without_gradient():
-            memory = prefill(k, k, v)[1]
-        return _generator(lambda memory, _, *token: step(memory, *token), memory, new)
+            memory = prefill(k, k, v, **_FORM)[1]
+        return _generator(lambda memory, _, *token: recurrent_step(*token, memory, **_FORM), memory, new)
     if way == "concatenated cache":
         memory = Cache(ops.convert_to_tensor(k), ops.convert_to_tensor(v))
-        return _generator(lambda memory, _, *token: cached_step(memory, *token), memory, new)
+        return _generator(lambda memory, _, *token: cached_step(*token, memory), memory, new)
     memory = make_room(k.swapaxes(1, 2), known + tokens, v.swapaxes(1, 2))
     return _generator(lambda memory, i, *token: buffered_step(memory, known + i, *token), memory, new, owned=True)
 

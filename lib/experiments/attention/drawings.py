@@ -130,7 +130,7 @@ def read(record: Record) -> None:
         left.plot(50 * np.arange(1, len(losses) + 1), losses, label=form)
         by_place = np.mean([row["by_place"] for row in rows], axis=0)
         right.plot(16 * np.arange(len(by_place)) + 8, by_place, marker=".", label=form)
-    left.set(xlabel="step", ylabel="bits a character, training", ylim=(2, 4))
+    left.set(xlabel="recurrent_step", ylabel="bits a character, training", ylim=(2, 4))
     right.set(xlabel="place in the window", ylabel="bits a character, test")
     left.legend(fontsize=8)
     _label(record)

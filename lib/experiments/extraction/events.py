@@ -18,7 +18,7 @@ from lib.crf import CRF
 from lib.experiments.extraction.batching import batches
 from lib.experiments.training import train
 from lib.extraction import event_score
-from lib.tagging import Score, Span, Tagger, bio_alphabet, bio_labels, disjoint, spans_of_tags
+from lib.tagging import Score, Span, Tagger, alphabet_of, disjoint, labels_of, spans_of_tags
 from lib.workbench import corpora, records
 from lib.workbench.corpora import Document
 
@@ -88,7 +88,7 @@ def tokens_of(passage: Passage, tokenizer: Any, alphabet: Sequence[str], length:
     Example:
         >>> tokenizer = word_pieces(corpora.member("minilm", "tokenizer.json"))  # doctest: +SKIP
         >>> passage = Passage("IL2 binds", (Span(0, 3, "Binding/Theme"),))  # doctest: +SKIP
-        >>> tokens_of(passage, tokenizer, bio_alphabet(["Binding/Theme"]), 16).tags  # doctest: +SKIP
+        >>> tokens_of(passage, tokenizer, alphabet_of(["Binding/Theme"]), 16).tags  # doctest: +SKIP
         [0, 1, 2, 0, 0]
     """
     encoded = tokenizer.encode(passage.text)
@@ -96,7 +96,7 @@ def tokens_of(passage: Passage, tokenizer: Any, alphabet: Sequence[str], length:
     places = align(passage.text, words)
     inside = [(token_span(places, span.start, span.end), span.kind) for span in passage.spans]
     spans = disjoint(Span(*place, kind) for place, kind in inside if place and f"B-{kind}" in alphabet)
-    return Tokens(ids, places, [alphabet.index(label) for label in bio_labels(spans, len(ids))])
+    return Tokens(ids, places, [alphabet.index(label) for label in labels_of(spans, len(ids))])
 
 
 def kinds(documents: Iterable[Document], least: int = 5) -> list[str]:
@@ -155,7 +155,7 @@ def events(
     began = time.perf_counter()
     keras.utils.set_random_seed(seed)
     corpus = corpora.bionlp()[:documents]
-    alphabet = bio_alphabet(kinds(corpus))
+    alphabet = alphabet_of(kinds(corpus))
     training = [p for i, document in enumerate(corpus) if i % folds != fold for p in passages(document)]
     held_out = [document for i, document in enumerate(corpus) if i % folds == fold]
     tokenizer = word_pieces(corpora.member("minilm", "tokenizer.json"))
@@ -172,17 +172,17 @@ def events(
     train(tagger, examples, len(steps), rate)
     found = [tag_events(tagger, tokenizer, alphabet, passages(document), length) for document in held_out]
     took = {"steps": len(steps), "seconds": time.perf_counter() - began}
-    return arguments | took | score_events(held_out, found) | _moves(tagger.head, alphabet)
+    return arguments | took | score_events(held_out, found) | _transition_means(tagger.head, alphabet)
 
 
 def event_tagger(alphabet: Sequence[str], layers: int, multiplier: float) -> Tagger:
     """The lower layers of MiniLM, its embeddings frozen, under emissions and a CRF.
 
     Example:
-        >>> event_tagger(("O", "B", "I"), layers=1, multiplier=100.0).head.tags  # doctest: +SKIP
+        >>> event_tagger(("O", "B", "I"), layers=1, multiplier=100.0).head.tag_count  # doctest: +SKIP
         3
     """
-    encoder = Encoder.from_minilm(corpora.member("minilm", "model.safetensors"), layers=layers)
+    encoder = Encoder.from_pretrained(corpora.member("minilm", "model.safetensors"), num_heads=12, layers=layers)
     encoder.embeddings.trainable = False  # 11.7 million weights, of which sixty texts would move a few
     ids = keras.Input((None,), dtype="int32")
     emissions = keras.layers.Dense(len(alphabet), name="emissions")(encoder(ids))
@@ -300,7 +300,7 @@ def score_events(documents: Sequence[Document], found: Sequence[list[list[Span]]
     }
 
 
-def _moves(head: CRF, alphabet: Sequence[str]) -> dict[str, float]:
+def _transition_means(head: CRF, alphabet: Sequence[str]) -> dict[str, float]:
     """Means of three kinds of learned transitions."""
     A = ops.convert_to_numpy(head.transitions)
     begin, inside = np.arange(1, len(alphabet), 2), np.arange(2, len(alphabet), 2)

@@ -33,7 +33,7 @@ def surface(tokenizer: Any, lines: Iterable[str]) -> tuple[float, int, int]:
     """How often a token differs from the raw characters that it stands for.
 
     Args:
-        tokenizer: of MiniLM, as :func:`lib.bert.pretrained.word_pieces` loads it.
+        tokenizer: of MiniLM, as :func:`lib.bert.word_pieces` loads it.
         lines: raw texts.
 
     Returns:

@@ -18,7 +18,7 @@ from lib.experiments.extraction.batching import batches, by_length
 from lib.experiments.extraction.relations import chinese_encoder, duie
 from lib.experiments.training import train
 from lib.extraction import SpanPointer, answer_score, best_span, pointer_loss
-from lib.tagging import Span, bio_alphabet, bio_labels, disjoint, spans_of_tags
+from lib.tagging import Span, alphabet_of, disjoint, labels_of, spans_of_tags
 from lib.workbench import records
 from lib.workbench.corpora import Statement
 
@@ -128,7 +128,7 @@ def questions(statements: Iterable[Statement], seed: int, unanswerable: float = 
     return asked
 
 
-BIO = bio_alphabet([""])
+BIO = alphabet_of([""])
 
 
 @keras.saving.register_keras_serializable(package="proof_by_running")
@@ -185,7 +185,7 @@ class Reader(keras.Model):
         """The sum of the mean losses of the heads."""
         loss = 0.0
         if self.pointer:
-            loss += ops.mean(pointer_loss(y_pred["pointer"], y["pointer"][:, 0], y["pointer"][:, 1]))
+            loss += ops.mean(pointer_loss(y["pointer"][:, 0], y["pointer"][:, 1], y_pred["pointer"]))
         if self.crf:
             loss += ops.mean(self.crf.sequence_loss(y["bio"], y_pred["bio"]))
         return loss
@@ -210,7 +210,7 @@ def answer_targets(question: Question, length: int, rng: np.random.Generator) ->
         pointer[:] = start, end - 1
     tokens = len(question.text) + 2
     bio = np.full(length, -1, np.int32)
-    bio[:tokens] = [BIO.index(label) for label in bio_labels(disjoint(places), tokens)]
+    bio[:tokens] = [BIO.index(label) for label in labels_of(disjoint(places), tokens)]
     return {"pointer": pointer, "bio": bio}
 
 

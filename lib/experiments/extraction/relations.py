@@ -68,7 +68,7 @@ def chinese_encoder(texts: Iterable[str], layers: int, dropout: float = 0.1) -> 
     """
     path = corpora.member("e5-small", "e5-small-q4.bin")
     characters = Characters(E5File(path).pieces, texts)
-    return characters, Encoder.from_e5(path, layers, characters.rows, dropout=dropout)
+    return characters, Encoder.from_e5(path, layers=layers, rows=characters.rows, dropout=dropout)
 
 
 # --- triples ----------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def train_cascade(
 
     def examples() -> Iterator[tuple[Any, Any]]:
         for length, texts in steps:
-            subject = [sample_subject(rng, triples[i]) for i in texts]
+            subject = [sample_subject(triples[i], seed=rng) for i in texts]
             y = [targets(triples[i], length, len(predicates()), s) for i, s in zip(texts, subject, strict=True)]
             ids = characters([statements[i].text for i in texts], length)
             yield (

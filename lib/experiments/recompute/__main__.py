@@ -1,8 +1,8 @@
 """The records of chapter 8: ``python -m lib.experiments.recompute --scale cpu|gpu``.
 
 On a CPU, TensorFlow counts a block of memory up to twice if it recycles a larger one; torch counts to the byte.
-So where bytes are compared with a law, torch records: thin, frontier, depth and kept, by ``KERAS_BACKEND=torch
-python -m … --only thin``.
+So where bytes are compared with a law, torch records: timeline, thin, frontier, depth, kept and batches, by
+``KERAS_BACKEND=torch python -m … --only thin``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 
 from lib.experiments.attention.costs import one_thread
-from lib.experiments.recompute import batches, segments
+from lib.experiments.recompute import batches, segments, traps
 from lib.workbench import records
 
 CHAPTER = "08-recompute"
@@ -50,38 +49,48 @@ def _sweep(name: str, function: Callable, cases: Sequence[dict], scale: str) -> 
     return records.sweep(CHAPTER, called, function, cases, scale=scale, command=command)
 
 
-def _segments(scale: str) -> records.Record:
-    """Memory and time of many ways to cut the encoder."""
-    plain = ("none", "layers", "norms")
-    others = ("whole", *map(str, range(2, 12)), "twice", "nested")
+def _cuts(scale: str) -> records.Record:
+    """Memory and multiplications of the ways to cut an encoder, with dropout, without, and again with dropout."""
+    sizes = {**ENCODER[scale], "batch": {"cpu": 2, "gpu": 32}[scale]}
     cases = [
-        {"kind": "encoder", "way": way, "dropout": dropout, **ENCODER[scale]}
-        for dropout, ways in ((0.0, (*plain, *others)), (0.1, plain))
-        for way in ways
+        {"kind": "encoder", "way": way, "dropout": dropout, "seed": seed, **sizes}
+        for dropout, seed in ((0.1, 0), (0.0, 0), (0.1, 1))
+        for way in ("none", "article", "layers", "norms")
     ]
-    return _sweep("segments", segments.segments, cases, scale)
+    return _sweep("cuts", segments.memory, cases, scale)
 
 
 def _race(scale: str) -> records.Record:
-    """The two best of these ways once more, in many rounds: 24 give a narrow interval."""
+    """The time of a step with the two best cuts, in many rounds: 24 give a narrow interval."""
     cases = [
         {"kind": "encoder", "way": way, "dropout": dropout, "rounds": 24, **ENCODER[scale]}
         for dropout in (0.0, 0.1)
         for way in ("norms", "layers")
     ]
-    return _sweep("race", segments.segments, cases, scale)
+    return _sweep("race", segments.race, cases, scale)
+
+
+def _remat(scale: str) -> records.Record:
+    """What keras.remat makes of a dropout and of a batch normalization, over 20 seeds."""
+    return _sweep("remat", traps.remat, [{"seed": seed} for seed in range(20)], scale)
+
+
+def _timeline(scale: str) -> records.Record:
+    """What a step holds over its course, on torch."""
+    sizes = {**ENCODER[scale], "batch": 2, "dropout": 0.1}
+    cases = [{"kind": "encoder", "way": way, **sizes} for way in ("none", "layers")]
+    return _sweep("timeline", segments.timeline, cases, scale)
 
 
 def _thin(scale: str) -> records.Record:
-    """Memory and time of many ways to cut the thin chain."""
-    ways = ("none", "whole", "operations", *map(str, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 48)), SHRINKING)
-    return _sweep("thin", segments.segments, [{"kind": "thin", "way": way, **THIN[scale]} for way in ways], scale)
+    """Memory of many ways to cut the thin chain."""
+    ways = ("none", "whole", "operations", *map(str, (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 48)), SHRINKING)
+    return _sweep("thin", segments.memory, [{"kind": "thin", "way": way, **THIN[scale]} for way in ways], scale)
 
 
 def _frontier(scale: str) -> records.Record:
-    """All segmentations of a small encoder, in an order without order, so that a slow hour hits all alike."""
-    every = segments.all_cuts(SMALL[scale]["layers"])
-    cases = [{"cuts": every[i], **SMALL[scale]} for i in np.random.default_rng(0).permutation(len(every))]
+    """Memory of all segmentations of a small encoder."""
+    cases = [{"cuts": cuts, **SMALL[scale]} for cuts in segments.all_cuts(SMALL[scale]["layers"])]
     return _sweep("frontier", segments.frontier, cases, scale)
 
 
@@ -89,11 +98,11 @@ def _depth(scale: str) -> records.Record:
     """Memory against the number of layers."""
     sizes = {key: value for key, value in ENCODER[scale].items() if key != "layers"} | {"batch": 2}
     cases = [
-        {"kind": "encoder", "way": way, "rounds": 0, "layers": layers, **sizes}
+        {"kind": "encoder", "way": way, "layers": layers, **sizes}
         for layers in (3, 6, 12, 24, 48)
-        for way in ("none", "layers", "norms", "sqrt")
+        for way in ("none", "article", "layers", "norms")
     ]
-    return _sweep("depth", segments.segments, cases, scale)
+    return _sweep("depth", segments.memory, cases, scale)
 
 
 def _kept(scale: str) -> records.Record:
@@ -117,20 +126,22 @@ def _batches(scale: str) -> records.Record:
     budget = {"cpu": 2**29, "gpu": None}[scale]
     cases = [
         {"way": way, "budget": budget, "time": time, **_sizes(scale)}
-        for time in (128, 512)
-        for way in ("none", "layers", "norms")
+        for time in {"cpu": (128,), "gpu": (128, 512)}[scale]
+        for way in ("none", "article", "layers", "norms")
     ]
     return _sweep("batches", batches.batches, cases, scale)
 
 
 def _pace(scale: str) -> records.Record:
-    """The time of a sample in the largest batches, and in batches that are as large as without recomputation."""
-    found = records.load(CHAPTER, "batches", scale) or _batches(scale)
-    fits = {row["way"]: row["batch"] for row in found.where(time=128)}
+    """The time of a sample in a batch as large as without recomputation, and in one three times as large."""
+    plain = 10
+    if scale == "gpu":
+        found = records.load(CHAPTER, "batches", scale) or _batches(scale)
+        (plain,) = (row["batch"] for row in found.where(time=128, way="none"))
     cases = [
-        {"way": way, "batch": batch, "plain_batch": fits["none"], "time": 128, **_sizes(scale)}
+        {"way": way, "batch": batch, "plain_batch": plain, "time": 128, **_sizes(scale)}
         for way in ("layers", "norms")
-        for batch in (fits["none"], 3 * fits["none"], fits[way])
+        for batch in (plain, 3 * plain)
     ]
     return _sweep("pace", batches.pace, cases, scale)
 
@@ -140,8 +151,10 @@ if __name__ == "__main__":
         records.main(
             CHAPTER,
             {
-                "segments": _segments,
+                "cuts": _cuts,
                 "race": _race,
+                "remat": _remat,
+                "timeline": _timeline,
                 "thin": _thin,
                 "frontier": _frontier,
                 "depth": _depth,

@@ -16,8 +16,12 @@ Source: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1 and section 4.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log2
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.recompute import Cost, frontier, nothing
 
 
 def layer_bytes(
@@ -46,6 +50,39 @@ def layer_bytes(
     return s * b * h * vectors + a * s * s * b * pairs * scores
 
 
+def link_costs(
+    s: int, b: int, h: int, a: int, itemsize: int = 4, mask: int = 4, dropout: bool = True
+) -> list[Cost]:
+    """What the four links of a block take, by the same count: attention, norm, feed-forward network, norm.
+
+    Together they keep :func:`layer_bytes`. Their time is the number of multiplications in products of matrices; the
+    last product of the attention and of the network need not run again (``tail``).
+
+    Args:
+        s: tokens.
+        b: sequences.
+        h: width.
+        a: heads.
+        itemsize: bytes of a number.
+        mask: bytes of an entry of a dropout's mask.
+        dropout: whether there is dropout.
+
+    Example:
+        >>> costs = link_costs(s=8, b=1, h=4, a=2)
+        >>> sum(cost.inner for cost in costs) == layer_bytes(8, 1, 4, 2, itemsize=4, mask=4)
+        True
+        >>> [round(sum(cost.seconds for cost in costs)) - 12 * 8 * 4 * 4, 2 * 8 * 8 * 4]
+        [512, 512]
+    """
+    vector, square = s * b * h * itemsize, s * b * h * h
+    masked = s * b * h * mask * dropout
+    pairs = a * s * s * b * (itemsize + (itemsize + mask) * dropout)
+    attention = Cost(vector, 5 * vector + masked + pairs, seconds=4.0 * square + 2.0 * b * s * s * h, tail=square)
+    network = Cost(vector, 9 * vector + masked, seconds=8.0 * square, tail=4.0 * square)
+    norm = Cost(vector, vector, seconds=0.0)
+    return [attention, norm, network, norm]
+
+
 def expected(row: Mapping[str, Any], mask: int) -> int:
     """:func:`layer_bytes` in float32 for a row of the record of kept bytes.
 
@@ -61,53 +98,23 @@ def expected(row: Mapping[str, Any], mask: int) -> int:
     return layer_bytes(*sizes, itemsize=4, mask=mask, dropout=bool(row["dropout"]))
 
 
-def saving(row: Mapping[str, Any], layers: int) -> float:
-    """How many times less is held, by this count, if each layer is recomputed; in float32, on torch.
+def front(layers: int, s: int, h: int, a: int) -> NDArray[np.float64]:
+    """The best that any cut of a Transformer's links can do, by the count.
 
     Args:
-        row: as in :func:`expected`; without "dropout", a rate above 0.
-        layers: number of layers.
-
-    Example:
-        >>> round(saving({"time": 256, "batch": 2, "hidden": 256, "heads": 4}, 12), 2)
-        8.6
-    """
-    whole = expected({"dropout": 0.1, **row}, mask=4)
-    boundary = 4 * row["time"] * row["batch"] * row["hidden"]
-    return (layers * whole + boundary) / (layers * boundary + whole)
-
-
-def network_ratio(layers: int, s: int, h: int, a: int, itemsize: int = 2) -> float:
-    """Bytes of all layers, kept whole, over the bytes if each is recomputed from its input.
-
-    Then all inputs are kept, and one layer is whole.
-
-    Args:
-        layers: number of layers.
+        layers: blocks, each of four links.
         s: tokens.
         h: width.
         a: heads.
-        itemsize: bytes of a number.
+
+    Returns:
+        For each plan of the frontier its memory, over that of keeping everything, and the multiplications that it
+        adds, over those of a step: (plans, 2).
 
     Example:
-        >>> [round(network_ratio(12, s, 768, 12), 2) for s in (128, 512)]
-        [8.0, 9.25]
-        >>> [round(network_ratio(24, s, 1024, 16), 2) for s in (128, 512)]
-        [11.73, 14.8]
+        >>> front(2, 128, 768, 12)[0].tolist()
+        [1.0, 0.0]
     """
-    whole, boundary = layer_bytes(s, 1, h, a, itemsize), s * h * itemsize
-    return layers * whole / (layers * boundary + whole - boundary)
-
-
-def recursive_units(n: int, k: int) -> float:
-    """Memory of Chen et al.'s recursive scheme, g(n) = k log_{k+1} n, in units of an equal layer.
-
-    Args:
-        n: layers.
-        k: checkpoints of each level.
-
-    Example:
-        >>> recursive_units(1024, 1)
-        10.0
-    """
-    return k * log2(n) / log2(k + 1)
+    chain = link_costs(s, 1, h, a) * layers
+    everything, step = nothing(chain).peak, 3 * sum(cost.seconds for cost in chain)
+    return np.array([[plan.peak / everything, plan.seconds / step] for plan in frontier(chain)])

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -17,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from lib.bert import Block, SelfAttention
-from lib.recompute import Segment
+from lib.recompute import LayerSequence
 
 Tensor = Any
 
@@ -109,7 +108,7 @@ def gradient_step(
     for layer in layers:
         if not layer.built:
             layer.build(tuple(x.shape))
-    backend, network = keras.backend.backend(), Segment(layers)
+    backend, network = keras.backend.backend(), LayerSequence(layers)
     mode = mode or MODES[backend]
     known = {"tensorflow": ("eager", "graph", "XLA"), "jax": ("XLA",), "torch": ("eager",)}[backend]
     if mode not in known:
@@ -120,19 +119,29 @@ def gradient_step(
     return _jax_step(network, x) if backend == "jax" else _torch_step(network, x)
 
 
-def _loss(network: Segment, x: Tensor) -> Tensor:
+def _loss(network: LayerSequence, x: Tensor) -> Tensor:
     return ops.mean(ops.square(network(x, training=True)))
 
 
-def _tensorflow_step(network: Segment, x: Tensor, mode: str) -> Callable[[], list[Tensor]]:
+def _tensorflow_step(network: LayerSequence, x: Tensor, mode: str) -> Callable[[], list[Tensor]]:
     tf = import_module("tensorflow")
-    weights = [weight.value for weight in network.trainable_variables]
+    weights = network.trainable_variables
+
+    @tf.custom_gradient
+    def tapped(weight: Tensor, _tap: Tensor) -> tuple[Tensor, Callable]:
+        # The tap's gradient is the squared norm of the weight's, made as soon as that is there. Made at the end, it
+        # would hold the gradients of all weights until then, where operations run in the order of the program.
+        return tf.identity(weight), lambda gradient: (None, 2 * tf.nn.l2_loss(gradient))
 
     def step(x: Tensor) -> list[Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = _loss(network, x)
-        return [loss, *(2 * tf.nn.l2_loss(one) for one in tape.gradient(loss, [x, *weights]))]
+        taps = [tf.zeros(()) for _ in weights]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([x, *taps])
+            values = [(weight, tapped(weight.value, tap)) for weight, tap in zip(weights, taps, strict=True)]
+            with keras.StatelessScope(values):
+                loss = _loss(network, x)
+        dx, *norms = tape.gradient(loss, [x, *taps])
+        return [loss, 2 * tf.nn.l2_loss(dx), *norms]
 
     if mode == "eager":
         return partial(step, x)
@@ -142,7 +151,7 @@ def _tensorflow_step(network: Segment, x: Tensor, mode: str) -> Callable[[], lis
     return partial(function, x)
 
 
-def _jax_step(network: Segment, x: Tensor) -> Callable[[], list[Tensor]]:
+def _jax_step(network: LayerSequence, x: Tensor) -> Callable[[], list[Tensor]]:
     jax = import_module("jax")
     weights, state = (
         [v.value for v in some] for some in (network.trainable_variables, network.non_trainable_variables)
@@ -160,7 +169,7 @@ def _jax_step(network: Segment, x: Tensor) -> Callable[[], list[Tensor]]:
     return lambda: compiled(x, weights, state)
 
 
-def _torch_step(network: Segment, x: Tensor) -> Callable[[], list[Tensor]]:
+def _torch_step(network: LayerSequence, x: Tensor) -> Callable[[], list[Tensor]]:
     weights = [weight.value for weight in network.trainable_variables]
 
     def step() -> list[Tensor]:
@@ -179,11 +188,44 @@ def _forget_gradient(weight: Tensor) -> None:
     weight.grad = None
 
 
-def bytes_of(x: Tensor) -> int:
-    """Bytes of a tensor.
+def value_and_gradient(
+    layer: Callable[..., Tensor], x: np.ndarray, state: Sequence[keras.Variable] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer makes of x in training, and the gradient of its sum with respect to x, on any backend.
+
+    Args:
+        layer: of one tensor and ``training=``.
+        x: inputs, as an array.
+        state: variables that the layer changes. JAX must be told of them.
 
     Example:
-        >>> bytes_of(ops.zeros((2, 3)))
-        24
+        >>> y, gradient = value_and_gradient(lambda x, training: x**2, np.array([3.0], "float32"))
+        >>> y.tolist(), gradient.tolist()
+        ([9.0], [6.0])
     """
-    return math.prod(x.shape) * np.dtype(keras.backend.standardize_dtype(x.dtype)).itemsize
+    backend, tensor = keras.backend.backend(), ops.convert_to_tensor(x)
+    if backend == "tensorflow":
+        tf = import_module("tensorflow")
+        with tf.GradientTape() as tape:
+            tape.watch(tensor)
+            y = layer(tensor, training=True)
+        gradient = tape.gradient(y, tensor)
+    elif backend == "jax":
+        jax = import_module("jax")
+
+        def call(tensor: Tensor) -> tuple[Tensor, list[Tensor]]:
+            with keras.StatelessScope() as scope:
+                y = layer(tensor, training=True)
+            after = [scope.get_current_value(variable) for variable in state]
+            return y, [v.value if new is None else new for v, new in zip(state, after, strict=True)]
+
+        y, pullback, after = jax.vjp(call, tensor, has_aux=True)
+        (gradient,) = pullback(ops.ones_like(y))
+        for variable, value in zip(state, after, strict=True):
+            variable.assign(value)
+    else:
+        tensor = tensor.detach().requires_grad_()
+        y = layer(tensor, training=True)
+        y.sum().backward()
+        y, gradient = y.detach(), tensor.grad
+    return ops.convert_to_numpy(y), ops.convert_to_numpy(gradient)

@@ -1,20 +1,21 @@
-"""Memory and time of one way to cut a chain, and the costs of its links, from which plans are made."""
+"""What one way to cut a chain takes: memory, multiplications, time; and what a layer keeps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import combinations
-from time import perf_counter
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from lib.bert import Block
 from lib.experiments.recompute.formulas import expected
-from lib.experiments.recompute.networks import bytes_of, encoder, gradient_step, thin
-from lib.recompute import Cost, Link, Segment, checkpoint_sequence, links, recompute
+from lib.experiments.recompute.networks import encoder, gradient_step, thin
+from lib.recompute import Cost, LayerSequence, Link, checkpoint_sequence, links, recompute
 from lib.workbench import measure
 from lib.workbench.records import Record
 
@@ -24,12 +25,9 @@ Row = dict[str, Any]
 #: Ways to cut, besides those of ``checkpoint_sequence``, a number of segments, and cuts such as "0-3-7".
 WAYS: dict[str, Callable[[list[keras.layers.Layer]], list[keras.layers.Layer]]] = {
     "none": list,
-    "whole": lambda layers: [recompute(Segment(layers))],
+    "whole": lambda layers: [recompute(LayerSequence(layers))],
     "operations": lambda layers: [recompute(piece) for layer in layers for piece in _operations(layer)],
-    "twice": lambda layers: [recompute(recompute(layer)) for layer in layers],
-    "nested": lambda layers: [
-        recompute(Segment([recompute(layer) for layer in layers[i : i + 4]])) for i in range(0, len(layers), 4)
-    ],
+    "article": lambda layers: [piece for block in layers for piece in _sublayers(block)],
 }
 
 
@@ -39,14 +37,30 @@ def _operations(dense: keras.layers.Dense) -> list[keras.layers.Layer]:
     return [linear, Link(dense.activation, name="activation")]
 
 
+def _sublayers(block: Block) -> list[keras.layers.Layer]:
+    """A block of which each layer is recomputed by itself, as the article does: attention, norms, feed-forward."""
+    network = Link(lambda x: block.contract(block.expand(x)), [block.expand, block.contract])
+    return [
+        _added(recompute(block.attention), block.attention_dropout),
+        recompute(block.attention_norm),
+        _added(recompute(network), block.dropout),
+        recompute(block.norm),
+    ]
+
+
+def _added(layer: keras.layers.Layer, dropout: keras.layers.Layer) -> Link:
+    """The input, and added to it what a layer makes of it, after a dropout."""
+    return Link(lambda x, training: x + dropout(layer(x, training=training), training=training), [layer, dropout])
+
+
 def cut(way: str, layers: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
     """The layers, cut in a way.
 
     Args:
         way: of :data:`WAYS`: "none", "whole" (the network is one segment), "operations" (each one of a dense layer
-            is a segment), "twice" (each layer is recomputed, and that again), "nested" (segments of four layers,
-            of which each is recomputed). Or as in ``lib.recompute.checkpoint_sequence``: "layers", "norms",
-            "sqrt", a number, or the first links, "0-3-7"; the last segment is left as it is.
+            is a segment), "article" (each layer of a block is recomputed: attention, norms, feed-forward network,
+            not the dropouts and sums between them). Or as in ``lib.recompute.checkpoint_sequence``: "layers",
+            "norms", "sqrt", a number, or the first links, "0-3-7"; the last segment is left as it is.
         layers: built.
 
     Raises:
@@ -116,46 +130,112 @@ def held_by(way: str, kind: str, mode: str | None = None, **sizes: Any) -> int:
         >>> held_by("none", "thin", layers=3, units=256, batch=512) > 3 * 2**19
         True
     """
+    return _held(build(way, kind, mode, **sizes), way=way, kind=kind, mode=mode, **sizes)
+
+
+def _held(step: Callable[[], Any], **case: Any) -> int:
+    """Bytes that a step of :func:`build` holds; in a fresh process, which builds it anew, where it must be."""
     try:
-        return measure.peak_memory(build(way, kind, mode, **sizes)).bytes
+        return measure.peak_memory(step).bytes
     except measure.UnmeasurableError:
-        return measure.peak_memory_in_fresh_process(build, way=way, kind=kind, mode=mode, **sizes).bytes
+        return measure.peak_memory_in_fresh_process(build, **case).bytes
 
 
-def segments(way: str, kind: str, rounds: int = 8, mode: str | None = None, **sizes: Any) -> Row:
-    """Memory and time of a step of training, for one way to cut. One case of a sweep.
+def memory(way: str, kind: str, **sizes: Any) -> Row:
+    """Memory of a step of training, for one way to cut. One case of a sweep.
 
     Args:
         way: as in :func:`cut`.
         kind: of the :func:`network`.
-        rounds: of the contest against the network that is not cut; 0 to take no time.
-        mode: as in ``networks.gradient_step``.
         **sizes: of the network.
 
     Returns:
-        "bytes", as :func:`held_by`. With ``rounds`` also "seconds" of a step and "ratio", the time over that of
-        "none", with its 95 % interval "low" to "high". Or {"out_of_memory": True}.
-
-    Raises:
-        ValueError: an unknown way or kind, or less than 6 rounds.
+        "bytes", as :func:`held_by`; on TensorFlow also "products", as :func:`products`. Or {"out_of_memory": True}.
 
     Example:
-        >>> row = segments("sqrt", "thin", rounds=0, layers=9, units=256, batch=512)
-        >>> row["bytes"] > 0
+        >>> memory("sqrt", "thin", layers=9, units=256, batch=512)["bytes"] > 0
         True
     """
 
     def measured() -> Row:
-        row: Row = {"bytes": held_by(way, kind, mode, **sizes)}
-        if rounds:
-            race = measure.contest(
-                {name: build(name, kind, mode, **sizes) for name in dict.fromkeys(("none", way))}, repeats=rounds
-            )
-            ratio = race.ratio(way, "none")
-            row |= {"seconds": race[way].median, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+        step = build(way, kind, **sizes)
+        row: Row = {"bytes": _held(step, way=way, kind=kind, **sizes)}
+        if keras.backend.backend() == "tensorflow":
+            row["products"] = products(step.func.get_concrete_function(*step.args))
         return row
 
     return measure.attempt(measured) or {"out_of_memory": True}
+
+
+def products(graph: Any) -> int:
+    """Multiplications in the products of matrices that the outputs of a graph of TensorFlow wait for.
+
+    Args:
+        graph: a concrete function.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> x = tf.ones((2, 3))
+        >>> products(tf.function(lambda x: x @ tf.ones((3, 5))).get_concrete_function(x))
+        30
+    """
+    found, waiting = set(), [tensor.op for tensor in graph.outputs]
+    while waiting:
+        operation = waiting.pop()
+        if operation not in found:
+            found.add(operation)
+            waiting += [tensor.op for tensor in operation.inputs]
+    return sum(_multiplications(operation) for operation in found if "MatMul" in operation.type)
+
+
+def _multiplications(product: Any) -> int:
+    """Entries of the result, times the entries that are summed for each of them."""
+    transposed = any(product.get_attr(name) for name in ("transpose_a", "adj_x") if name in product.node_def.attr)
+    summed = product.inputs[0].shape[-2 if transposed else -1]
+    return math.prod(product.outputs[0].shape) * summed
+
+
+def race(way: str, kind: str, rounds: int = 24, **sizes: Any) -> Row:
+    """Time of a step of training, for one way to cut, against that of the network that is not cut. One case.
+
+    Args:
+        way: as in :func:`cut`.
+        kind: of the :func:`network`.
+        rounds: of the contest, at least 6.
+        **sizes: of the network.
+
+    Returns:
+        "seconds" of a step, and "ratio", the time over that of "none", with its 95 % interval "low" to "high".
+
+    Example:
+        >>> row = race("sqrt", "thin", rounds=6, layers=9, units=16, batch=8)
+        >>> row["low"] <= row["ratio"] <= row["high"]
+        True
+    """
+    contest = measure.contest({name: build(name, kind, **sizes) for name in ("none", way)}, repeats=rounds)
+    ratio = contest.ratio(way, "none")
+    return {"seconds": contest[way].median, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+
+
+def timeline(way: str, kind: str, points: int = 400, **sizes: Any) -> Row:
+    """What a step of training holds, from its first operation to its last, on torch. One case of a sweep.
+
+    Args:
+        way: as in :func:`cut`.
+        kind: of the :func:`network`.
+        points: into which the step is divided, by the allocations and releases of memory.
+        **sizes: of the network.
+
+    Returns:
+        "held", the most bytes held in each part.
+
+    Raises:
+        NotImplementedError: the backend is not torch.
+    """
+    if keras.backend.backend() != "torch":
+        raise NotImplementedError("only torch tells when it takes and releases memory")
+    held = np.maximum(0, measure.held_over_time(build(way, kind, **sizes)))
+    return {"held": [int(part.max()) for part in np.array_split(held, points) if part.size]}
 
 
 def all_cuts(n: int) -> list[str]:
@@ -170,34 +250,23 @@ def all_cuts(n: int) -> list[str]:
 
 
 def frontier(cuts: str, **sizes: Any) -> Row:
-    """Memory and time of an encoder for one of :func:`all_cuts`, operation by operation. One case of a sweep.
-
-    There are thousands of them, so a case is two steps: the memory is that of the second, and the time that of the
-    faster one.
+    """Memory of an encoder for one of :func:`all_cuts`, operation by operation. One case of a sweep.
 
     Args:
         cuts: the first block of each segment, "0-3-7"; the last segment is left as it is.
         **sizes: of the encoder.
 
     Returns:
-        "bytes" and "seconds".
+        "bytes".
 
     Example:
-        >>> row = frontier("0-1", layers=2, hidden=64, heads=2, time=64, batch=32)
-        >>> row["bytes"] > 0 and row["seconds"] > 0
+        >>> frontier("0-1", layers=2, hidden=64, heads=2, time=64, batch=32)["bytes"] > 0
         True
     """
     layers, x = network("encoder", **sizes)
     starts = [sum(len(links([block])) for block in layers[:i]) for i in map(int, cuts.split("-"))]
-    step, seconds = gradient_step([checkpoint_sequence(layers, starts)], x, "eager"), []
-
-    def timed_step() -> Any:
-        start = perf_counter()
-        result = measure.ready(step())
-        seconds.append(perf_counter() - start)
-        return result
-
-    return {"bytes": measure.peak_memory(timed_step).bytes, "seconds": min(seconds)}
+    step = gradient_step([checkpoint_sequence(layers, starts)], x, "eager")
+    return {"bytes": measure.peak_memory(step).bytes}
 
 
 def cost_of_a_block(record: Record) -> Cost:
@@ -217,78 +286,6 @@ def cost_of_a_block(record: Record) -> Cost:
     boundary = 4 * row["batch"] * row["time"] * row["hidden"]
     inner = expected({"dropout": 0.1, **row}, mask=4)
     return Cost(boundary, inner, row["bytes"] - row["layers"] * inner - boundary)
-
-
-# --- the costs of links -----------------------------------------------------------------------------------
-
-
-def costs_of(pieces: Sequence[keras.layers.Layer], x: Tensor, rounds: int = 8) -> list[Cost]:
-    """The cost of each link of a chain, measured link by link.
-
-    A link is trained alone, and as a chain of three of it. Half of what the other two add to the peak is what it
-    keeps, ``inner``; what the peak of one has beyond that is ``working``. The time that recomputation adds to a
-    step of the link is ``seconds`` − ``tail``, and the forward pass alone takes ``seconds``.
-
-    Args:
-        pieces: built links whose output has the shape of their input; equal ones need not be given twice.
-        x: inputs.
-        rounds: of each contest.
-
-    Example:
-        >>> layers, x = thin(1, units=64, batch=32)
-        >>> [cost] = costs_of(layers, x, rounds=6)
-        >>> cost.boundary == bytes_of(x) and cost.tail <= cost.seconds
-        True
-    """
-    return [_cost(piece, x, rounds) for piece in pieces]
-
-
-def _cost(piece: keras.layers.Layer, x: Tensor, rounds: int) -> Cost:
-    one, three = (measure.peak_memory(gradient_step([piece] * times, x)).bytes for times in (1, 3))
-    inner = (three - one) // 2
-    race = measure.contest(
-        {
-            "forward": forward_pass(piece, x),
-            "kept": gradient_step([piece], x),
-            "recomputed": gradient_step([recompute(piece)], x),
-        },
-        repeats=rounds,
-    )
-    again = [b - a for a, b in zip(race["kept"].samples, race["recomputed"].samples, strict=True)]
-    seconds, again = race["forward"].median, float(np.median(again))
-    return Cost(
-        bytes_of(x), max(inner, 0), max(one - inner, 0), seconds, float(np.clip(seconds - again, 0, seconds))
-    )
-
-
-def forward_pass(piece: keras.layers.Layer, x: Tensor) -> Callable[[], Tensor]:
-    """The forward pass alone, compiled as a step is.
-
-    Example:
-        >>> layers, x = thin(1, units=4, batch=2)
-        >>> tuple(forward_pass(layers[0], x)().shape)
-        (2, 4)
-    """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        function = tf.function(lambda x: piece(x, training=True), autograph=False)
-        compiled = function.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))
-        return lambda: compiled(x)
-    if backend == "torch":
-        import torch
-
-        def forward() -> Tensor:
-            with torch.no_grad():
-                return piece(x, training=True)
-
-        return forward
-    import jax
-
-    weights = [v.value for v in piece.trainable_variables], [v.value for v in piece.non_trainable_variables]
-    compiled = jax.jit(lambda weights, x: piece.stateless_call(*weights, x, training=True)[0])
-    return lambda: compiled(weights, x)
 
 
 def kept_by_a_layer(kind: str = "encoder", **sizes: Any) -> Row:
@@ -334,7 +331,7 @@ def saved_bytes(layers: Sequence[keras.layers.Layer], x: Tensor) -> int:
         raise NotImplementedError("only torch tells which tensors it saves")
     import torch
 
-    network, saved = Segment(layers), {}
+    network, saved = LayerSequence(layers), {}
     network.build(tuple(x.shape))
     weights = {weight.value.untyped_storage().data_ptr() for weight in network.weights}
 

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from lib.experiments.attention.costs import one_thread
-from lib.experiments.theseus import costs, roads
+from lib.experiments.theseus import compression, costs
 from lib.experiments.theseus import images as images_module
 from lib.workbench import records
 
@@ -59,19 +59,19 @@ def _cases(scale: str, taken: list[Road]) -> list[dict[str, Any]]:
 def _equal_effort(scale: str, blocks: int) -> int:
     """Steps in which so many blocks alone cost what Theseus costs, the training of its predecessor included."""
     sizes = SIZES[scale]
-    effort = roads.effort_of_theseus(blocks, sizes["pretrained"], rate=0.75)
-    effort += roads.effort_of_training(6, sizes["teacher"])
-    return round(effort / roads.effort_of_training(blocks, 1))
+    effort = compression.effort_of_theseus(blocks, sizes["pretrained"], rate=0.75)
+    effort += compression.effort_of_training(6, sizes["teacher"])
+    return round(effort / compression.effort_of_training(blocks, 1))
 
 
 def _half(scale: str) -> records.Record:
-    """Six blocks to three, from the first pretrained ones: a short training on all roads, a long one on three."""
-    names = ("fine-tuning", "distillation", "best blocks", *roads.SCHEDULES)
+    """Six blocks to three, from the first pretrained ones: a short training in every way, a long one in three."""
+    names = ("fine-tuning", "distillation", "best blocks", *compression.SCHEDULES)
     taken: list[Road] = [(name, 3, "pretrained", None) for name in names]
     long = _equal_effort(scale, 3)
     taken += [(name, 3, "pretrained", long) for name in ("fine-tuning", "distillation", "curriculum")]
     taken += [(name, 6, "pretrained", None) for name in ("pruning", "8 bits")]
-    return _roads("half", _cases(scale, taken), scale)
+    return _compress_all("half", _cases(scale, taken), scale)
 
 
 def _others(scale: str) -> records.Record:
@@ -83,7 +83,7 @@ def _others(scale: str) -> records.Record:
     starts += [(3, "random", steps) for steps in (SIZES[scale]["random"] // 2, None)]
     taken += [(name, *start) for start in starts for name in ("fine-tuning", "curriculum")]
     taken += [(name, 6, "pretrained", None) for name in ("distillation", "curriculum")]
-    return _roads("others", _cases(scale, taken), scale)
+    return _compress_all("others", _cases(scale, taken), scale)
 
 
 def _few(scale: str) -> records.Record:
@@ -91,7 +91,7 @@ def _few(scale: str) -> records.Record:
     long = _equal_effort(scale, 3)
     ways = [("fine-tuning", None), ("fine-tuning", long), ("distillation", long), ("curriculum", long)]
     cases = _cases(scale, [(name, 3, "pretrained", steps) for name, steps in ways])
-    return _roads("few", [{**case, "inside": False, "sentences": 1000} for case in cases], scale)
+    return _compress_all("few", [{**case, "inside": False, "sentences": 1000} for case in cases], scale)
 
 
 def _images(scale: str) -> records.Record:
@@ -152,8 +152,8 @@ def _costs(scale: str) -> records.Record:
     )
 
 
-def _roads(name: str, cases: list[dict[str, Any]], scale: str) -> records.Record:
-    compress = roads.compress
+def _compress_all(name: str, cases: list[dict[str, Any]], scale: str) -> records.Record:
+    compress = compression.compress
     if scale == "cpu":  # a GPU's memory belongs to the first process that asks for it
         compress = _in_children(compress, calls=len(cases) // SEEDS[scale])
     return _sweep(name, compress, cases, scale)

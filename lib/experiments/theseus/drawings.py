@@ -10,15 +10,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from lib.experiments.theseus.answers import mixtures as mixed
+from lib.experiments.theseus.accuracy import mixtures as mixed
 from lib.workbench.measure import Estimate
 from lib.workbench.records import Record
 
 Row = Mapping[str, Any]
 
 
-def ship(gates: Mapping[str, NDArray[np.bool_]]) -> None:
-    """The planks of a ship, step by step: which modules are the old ones, and which are new.
+def replaced_modules(gates: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Step by step: which modules are the old ones, and which are new.
 
     Args:
         gates: by the name of a schedule, True where a module is replaced, (steps, modules).
@@ -76,7 +76,7 @@ def mixtures(rows: Mapping[str, Sequence[Row]]) -> None:
     """The accuracy of all mixtures of old and new modules, a line a way, over the patterns of replaced ones.
 
     Args:
-        rows: by the name of a way, those that ``answers.mixtures`` reads, one a seed.
+        rows: by the name of a way, those that ``accuracy.mixtures`` reads, one a seed.
     """
     _, ax = plt.subplots(figsize=(7, 3.6))
     for i, (name, found) in enumerate(rows.items()):

@@ -52,7 +52,7 @@ def tossed(rate: float | Schedule, steps: int, modules: int, seed: int = 0) -> N
     gates = []
     for _ in range(steps):
         gates.append(keras.ops.convert_to_numpy(ship.draw(1)))
-        ship.step.assign_add(1)
+        ship.iterations.assign_add(1)
     return np.stack(gates)
 
 

@@ -362,7 +362,7 @@ class _Replacing(NamedTuple):
     def replace(self, seed: int, old: Layers, new: Layers, head: Layers, x: Array, y: Array) -> None:
         """Trains new blocks, and the head where it may change, as parts of a predecessor."""
         _pour([*old, *new, *head], [*self.old, *self.new, *self.head])
-        self.body.step.assign(0)
+        self.body.iterations.assign(0)
         self.body.seed_generator.state.assign(np.array([seed, 0]))
         self.course.train(x, y)
         _pour([*self.new, *self.head], [*new, *head])
@@ -528,14 +528,14 @@ def _gradients(body: ModuleReplacement, model: keras.Model, x: Array, y: Array) 
 
     A step of plain descent at rate 1 takes the gradient from the weights: so it is found on every backend.
     """
-    before = [_weights(module) for module in body.successors]
+    before = [_weights(module.layers) for module in body.successors]
     model.build((None, WIDTH))
     if not model.trainable_weights:
         return np.zeros_like(before)
     saved = model.get_weights()
     model.compile(keras.optimizers.SGD(1.0), _cross_entropy(), run_eagerly=True)
     model.train_on_batch(x, y)
-    after = [_weights(module) for module in body.successors]
+    after = [_weights(module.layers) for module in body.successors]
     model.set_weights(saved)
     return np.stack([a - b for a, b in zip(before, after, strict=True)])
 

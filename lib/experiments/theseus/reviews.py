@@ -141,7 +141,7 @@ def batches(part: Part, steps: int, seed: int, targets: NDArray | None = None) -
 def pretrained(seed: int) -> tuple[Encoder, Layers]:
     """MiniLM with its frozen embeddings as the first layer, and its blocks. The seed is that of the dropout."""
     path = corpora.member("minilm", "model.safetensors")
-    encoder = Encoder.from_minilm(path, HEADS, rows=reviews().rows, dropout=DROPOUT, seed=seed)
+    encoder = Encoder.from_pretrained(path, num_heads=HEADS, rows=reviews().rows, dropout=DROPOUT, seed=seed)
     first = Encoder(encoder.embeddings, [], name="embeddings")
     first.trainable = False
     return first, encoder.blocks

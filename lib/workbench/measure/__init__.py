@@ -14,7 +14,7 @@ are here, and ``measure.device`` is the function. Importing this package loads n
 """
 
 from lib.workbench.measure.device import SCALES, Device, device, scale, versions
-from lib.workbench.measure.estimates import Estimate, interval, median_interval, wilson
+from lib.workbench.measure.estimates import Estimate, holm, interval, median_interval, wilson
 from lib.workbench.measure.exhaustion import OutOfMemory, attempt
 from lib.workbench.measure.memory import (
     GPU_SHARED,
@@ -22,6 +22,7 @@ from lib.workbench.measure.memory import (
     Peak,
     UnmeasurableError,
     calibration,
+    held_over_time,
     peak_memory,
     peak_memory_in_fresh_process,
 )
@@ -42,6 +43,8 @@ __all__ = [
     "calibration",
     "contest",
     "device",
+    "held_over_time",
+    "holm",
     "interval",
     "median_interval",
     "peak_memory",

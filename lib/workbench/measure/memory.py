@@ -116,15 +116,23 @@ def _tensorflow_peak(function: Callable[[], Any]) -> Peak:
     return Peak(peak - baseline, "TensorFlow allocator statistics", baseline)
 
 
-def _torch_cpu_peak(function: Callable[[], Any]) -> Peak:
+def held_over_time(function: Callable[[], Any]) -> list[int]:
+    """On torch and a CPU, the bytes held after each allocation and release of a call, beyond what was held before.
+
+    Args:
+        function: of no arguments; it is called twice, and the second call is measured.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     function()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-    return Peak(int(max(itertools.accumulate(sizes), default=0)), "torch profiler memory events", 0)
+    return list(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+def _torch_cpu_peak(function: Callable[[], Any]) -> Peak:
+    return Peak(int(max(held_over_time(function), default=0)), "torch profiler memory events", 0)
 
 
 def _torch_gpu_peak(function: Callable[[], Any]) -> Peak:

@@ -63,7 +63,8 @@ class Contest:
         Both times of a round were taken one after the other, so what slows the machine cancels.
         """
         ratios = [x / y for x, y in zip(self[a].samples, self[b].samples, strict=True)]
-        return Estimate(statistics.median(ratios), *median_interval(ratios, confidence))
+        ends = median_interval(ratios, confidence)
+        return Estimate(statistics.median(ratios), *ends, lambda level: median_interval(ratios, level))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {timing}" for name, timing in self.timings.items())

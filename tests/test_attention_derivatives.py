@@ -1,0 +1,196 @@
+"""Truths about derivatives of derivatives of ``lib.attention``, on whichever backend KERAS_BACKEND names."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from attention_references import (
+    BACKEND,
+    BATCH,
+    DIM,
+    HEADS,
+    compiled,
+    delta_reference,
+    gated_reference,
+    gates,
+    gradients,
+    normal,
+    padding,
+    qkv,
+    quadratic,
+    second_difference,
+    second_slope,
+)
+from keras import ops
+
+from lib.attention import (
+    bidirectional,
+    chunkwise,
+    delta_rule,
+    elu_plus_one,
+    gated_attention,
+    linear_attention,
+    retention,
+)
+from lib.attention.tiling import own_gradient
+
+pytestmark = pytest.mark.backends
+
+TIME = 19
+UPSTREAM = normal(BATCH, TIME, HEADS, DIM, seed=7)
+MASK = padding(TIME)
+
+
+@pytest.fixture(autouse=True)
+def short_tiles(monkeypatch):
+    """The first derivative takes several tiles."""
+    monkeypatch.setattr(chunkwise, "TILE", 8)
+    monkeypatch.setattr(bidirectional, "TILE", 8)
+
+
+def away_from_zero(x):
+    """Where the second derivative of elu jumps."""
+    return (x + 0.1 * np.sign(x)).astype("float32")
+
+
+def rates(heads=HEADS):
+    return np.log(1 - 2.0 ** (-5 - np.arange(heads)))
+
+
+FORMS = {
+    "causal": (
+        lambda *x: linear_attention(*x, causal=True, chunk=4),
+        lambda *x: quadratic(*x),
+    ),
+    "causal exp": (
+        lambda *x: linear_attention(*x, "exp", causal=True, mask=MASK, chunk=4),
+        lambda *x: quadratic(*x, "exp", mask=MASK),
+    ),
+    "full": (
+        lambda *x: linear_attention(*x, mask=MASK),
+        lambda *x: quadratic(*x, causal=False, mask=MASK),
+    ),
+    "full exp": (
+        lambda *x: linear_attention(*x, "exp"),
+        lambda *x: quadratic(*x, "exp", causal=False),
+    ),
+    "retention": (
+        lambda *x: retention(*x, chunk=4),
+        lambda q, k, v: gated_reference(q, k, v, rates() * np.ones((BATCH, TIME, 1)), "rms"),
+    ),
+    "gated": (
+        lambda *x: gated_attention(*x, normalize=None, chunk=4),
+        lambda *x: gated_reference(*x),
+    ),
+    "delta": (
+        lambda *x: delta_rule(*x, chunk=4),
+        lambda *x: delta_reference(*x),
+    ),
+    "gated delta": (
+        lambda q, k, v, b, g: delta_rule(q, k, v, b, log_decay=g, mask=MASK, chunk=4),
+        lambda q, k, v, b, g: delta_reference(q, k, v, b, g, MASK),
+    ),
+}
+
+
+def inputs_of(name):
+    (q, k, v), (log_decay, beta) = qkv(TIME), gates(TIME)
+    q, k, beta = away_from_zero(q), away_from_zero(k), 0.1 + 0.8 * beta
+    return [q, k / 2, v, *{"gated": [log_decay], "delta": [beta], "gated delta": [beta, log_decay]}.get(name, [])]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_second_derivatives_are_those_of_finite_differences_of_the_reference(name):
+    (function, reference), inputs = FORMS[name], inputs_of(name)
+    one, other = ([normal(*x.shape, seed=(side, i)) for i, x in enumerate(inputs)] for side in (21, 22))
+    expected = second_difference(reference, inputs, UPSTREAM, one, other)
+    assert abs(second_slope(function, inputs, UPSTREAM, one, other) - expected) < 1e-3 * abs(expected) + 0.01
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX is compiled above, torch is not")
+@pytest.mark.parametrize(("name", "mode"), [("gated delta", "graph"), ("causal", "xla"), ("delta", "xla")])
+def test_second_derivatives_are_right_in_graphs_and_refused_by_xla(name, mode):
+    import tensorflow as tf
+
+    (function, reference), inputs = FORMS[name], inputs_of(name)
+    one, other = ([normal(*x.shape, seed=(side, i)) for i, x in enumerate(inputs)] for side in (21, 22))
+
+    def slope(*inputs):
+        with tf.GradientTape() as outer:
+            outer.watch(inputs)
+            with tf.GradientTape() as inner:
+                inner.watch(inputs)
+                value = ops.sum(ops.sin(function(*inputs)) * UPSTREAM)
+            slope = sum(ops.sum(g * d) for g, d in zip(inner.gradient(value, inputs), one, strict=True))
+        return sum(ops.sum(g * d) for g, d in zip(outer.gradient(slope, inputs), other, strict=True))
+
+    run = partial(compiled(slope, mode), *map(tf.convert_to_tensor, inputs))
+    if mode == "xla":
+        with pytest.raises(NotImplementedError, match=r"second derivative of linear_attention, .* cannot be"):
+            run()
+    else:
+        expected = second_difference(reference, inputs, UPSTREAM, one, other)
+        assert abs(float(run()) - expected) < 1e-3 * abs(expected) + 0.01
+
+
+def third_derivative(function, x):
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(x)
+        with tf.GradientTape() as three:
+            three.watch(x)
+            with tf.GradientTape() as two:
+                two.watch(x)
+                with tf.GradientTape() as one:
+                    one.watch(x)
+                    value = function(x)
+                first = one.gradient(value, x)
+            second = two.gradient(first, x)
+        return [float(y) for y in (value, first, second, three.gradient(second, x))]
+    if BACKEND == "jax":
+        import jax
+
+        found, y = [], function
+        for _ in range(4):
+            found.append(float(y(x)))
+            y = jax.grad(y)
+        return found
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    found = [function(x)]
+    for _ in range(3):
+        found.append(torch.autograd.grad(found[-1], x, create_graph=True)[0])
+    return [float(y.detach()) for y in found]
+
+
+def test_a_gradient_of_ones_own_has_the_higher_derivatives_of_the_plain_function():
+    def function(x):
+        return own_gradient(
+            lambda x: (x**4, (x**3,)), lambda _, kept, upstream: (4 * kept[0] * upstream,), lambda x: x**4, (x,)
+        )
+
+    assert third_derivative(function, np.float32(2)) == [16, 32, 48, 48]
+
+
+def test_the_first_derivative_is_ones_own():
+    def function(x):
+        return own_gradient(lambda x: (x**4, ()), lambda _, __, upstream: (7 * upstream,), lambda x: x**4, (x,))
+
+    (found,) = gradients(function, [np.float32([2])], np.float32([1]))
+    assert found == [7]
+
+
+def test_elu_plus_one_too_has_a_second_derivative():
+    _, first, second, third = third_derivative(elu_plus_one, np.float32(-1))
+    assert np.allclose([first, second, third], np.exp(-1), rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX has a forward mode for any function")
+def test_forward_mode_is_refused():
+    import jax
+
+    x = normal(1, 5, 1, 2)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: linear_attention(x, x, x), (x,), (x,))
