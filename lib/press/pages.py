@@ -2,8 +2,8 @@
 
 Directives for the ``.md`` pages of the book. ``claims`` is every claim as a card, to be filtered by verdict,
 ``claim-count`` a sentence that counts them, ``executions`` the table of what each chapter cost to run,
-``corrections`` and ``tests`` are pages of their own modules. They
-read ``data/`` at build time, so a page cannot say something else than the record.
+``corrections``, ``tests``, ``prerequisites`` and ``workload`` are of their own modules. They read ``data/`` and
+the chapters at build time, so a page cannot say something else than the record.
 
 MathJax is served from the site, as SVG: its fonts are part of the script, while Firefox refuses to load font
 files for a page opened from the disk. What the builder adds and no page uses is left out.
@@ -22,7 +22,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.press import corrections, drawings, generated, notebooks, tables, tested
+from lib.press import corrections, drawings, generated, notebooks, tables, teaching, tested
 from lib.press.generated import Generated, anchor, badge, class_of, load, number, raw, title
 from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
@@ -158,8 +158,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("executions", Executions)
     app.add_directive("corrections", corrections.Corrections)
     app.add_directive("tests", tested.SourcesOfTests)
+    app.add_directive("prerequisites", teaching.Prerequisites)
+    app.add_directive("workload", teaching.Workload)
     # A change of what makes pages changes every page: the value is part of what Sphinx compares between builds.
-    modules = (sys.modules[__name__], cards, corrections, drawings, generated, tables, tested)
+    modules = (sys.modules[__name__], cards, corrections, drawings, generated, tables, teaching, tested)
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
     app.config.mathjax_path = "mathjax/tex-svg.js"
