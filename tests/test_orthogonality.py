@@ -505,7 +505,12 @@ def test_channels_may_come_first():
     last(x.transpose(0, 2, 1), training=True)
     first.build(x.shape)
     first.layer.set_weights(last.layer.get_weights())
-    y = first(x, training=True)
+    try:
+        y = first(x, training=True)
+    except Exception as error:
+        if "only supports the NHWC tensor format on the CPU" in str(error):
+            pytest.skip("on a CPU, TensorFlow convolves with channels first by oneDNN alone, which is off here")
+        raise
     assert tuple(y.shape) == (5, 4, 5)
     assert float(first.losses[0]) == pytest.approx(float(last.losses[0]), rel=1e-4)
 
