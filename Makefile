@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 test test-backends fuzz portability: export OPENBLAS_NUM_THREADS := 1
 test test-backends fuzz portability: export OMP_NUM_THREADS := 1
 
-.PHONY: help book test test-backends fuzz portability coverage lab student pdf execute bench gpu address lock clean
+.PHONY: help book test test-backends fuzz portability coverage lab student pdf messages execute bench gpu address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ student: .venv/page ## write the notebooks without solutions, for instructors, i
 pdf: .venv/ready ## print the whole book as one PDF (needs Chromium)
 	@$(BIN)/python -m lib.press.site
 	@$(BIN)/python -m lib.press.pdf
+
+messages: .venv/page ## extract what a translator translates, into _build/messages
+	@$(BIN)/python -m lib.press.site
+	@$(BIN)/python -m lib.press.messages
 
 execute: .venv/ready ## re-run the notebooks and store their outputs and claims
 	$(BIN)/python -m lib.press.execute

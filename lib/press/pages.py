@@ -22,7 +22,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.press import corrections, drawings, generated, notebooks, tables, teaching, tested
+from lib.press import corrections, drawings, generated, messages, notebooks, tables, teaching, tested
 from lib.press.generated import Generated, anchor, badge, class_of, load, number, raw, title
 from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
@@ -140,7 +140,10 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
     body = tables.labelled(tested.breakable(tested.marked(body) if page.startswith("book/") else body))
-    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    if (app.config.language or "en") != "en":
+        body = messages.translated(body, messages.catalog(app.config.language, Path(app.srcdir)))
+    context["body"] = body
 
 
 def _leave_out_files(app: Sphinx, error: Exception | None) -> None:
@@ -161,7 +164,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("prerequisites", teaching.Prerequisites)
     app.add_directive("workload", teaching.Workload)
     # A change of what makes pages changes every page: the value is part of what Sphinx compares between builds.
-    modules = (sys.modules[__name__], cards, corrections, drawings, generated, tables, teaching, tested)
+    modules = (sys.modules[__name__], cards, corrections, drawings, generated, messages, tables, teaching, tested)
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
     app.config.mathjax_path = "mathjax/tex-svg.js"
