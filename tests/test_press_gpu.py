@@ -6,6 +6,8 @@ quick as they would be without Keras. The real experiments run at tiny sizes, in
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import shutil
 import signal
