@@ -373,7 +373,48 @@ def _in_this_process(builder, *, backend=None, **case):  # noqa: ARG001
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("idea", ["initializers", "memm", "attention", "recompute", "theseus"])
+def test_every_experiment_is_planned(keras, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "device", lambda: STAND_IN)
+    seen = json.loads(json.dumps(gpu.look_around()))
+    backend = keras.config.backend()
+    assert (seen["device"], seen["kind"], seen["backend"]) == (STAND_IN.name, "gpu", backend)
+    assert seen["broken"] == {}
+    whole = {what[0] for what in gpu.LEFT_OUT if len(what) == 1}
+    assert {*seen["experiments"]} == {*gpu.ideas()}
+    assert all((experiments == {}) == (idea in whole) for idea, experiments in seen["experiments"].items())
+    planned = {(idea, name) for idea, experiments in seen["experiments"].items() for name in experiments}
+    assert planned >= {*gpu.FIRST, *gpu.OTHERS, *gpu.BACKENDS}
+    for idea, *names in gpu.LEFT_OUT:
+        assert {*names} <= {*gpu.offered(idea)}
+    for experiments in seen["experiments"].values():  # each came as far as a sweep
+        assert all(cases >= 1 and partial.endswith(".gpu.json.partial") for cases, partial in experiments.values())
+
+    plan = gpu.plan(seen, root=tmp_path)
+    names = [run.name for run in plan.runs]
+    assert len({*names}) == len(names)
+    first = [" ".join(what) for what in gpu.FIRST if backend not in gpu.BACKENDS.get(what, {})]
+    assert names[: len(first)] == first
+    assert {*names} | {*plan.skipped} >= {" ".join(what) for what in planned}
+    assert [name for name in names if name.startswith("chapter")] == [f"chapter {k}" for k in range(2, 10)]
+    assert plan.skipped["chapter 1"] == "computes with NumPy, on no accelerator"
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    "idea",
+    [
+        *("initializers", "memm", "attention", "recompute"),
+        pytest.param(
+            "theseus",
+            marks=pytest.mark.xfail(
+                os.environ.get("KERAS_BACKEND") == "jax",
+                reason="its pictures assign zeros like a variable, of which JAX knows no type",
+                strict=False,
+            ),
+        ),
+    ],
+)
 def test_the_runs_record_on_a_stand_in_device(idea, keras, monkeypatch, tmp_path):
     """The same code as on an accelerator, with the last case of each run made tiny."""
     from lib.experiments.recompute import batches
@@ -419,7 +460,7 @@ def test_the_runs_record_on_a_stand_in_device(idea, keras, monkeypatch, tmp_path
         assert record.rows
         assert not any(row.get("out_of_memory") for row in record.rows)
     if idea == "recompute":
-        assert recorded["batches"].column("batch") == [3]
+        assert recorded["batches"].column("batch") == [2]
 
 
 @pytest.mark.backends
