@@ -80,11 +80,8 @@ bench: .venv/backends ## measure lib against its peers
 	$(BIN)/pip install -q --no-deps -r requirements-bench.txt
 	$(BIN)/pytest tests/bench -o python_files='bench_*.py' --benchmark-only --benchmark-columns=min,median,rounds
 
-gpu: .venv/ready ## record the experiments at GPU scale on the device at hand
-	for module in $$(grep -l records.main lib/experiments/*.py lib/experiments/*/__main__.py \
-	  | sed 's|lib/experiments/\([a-z]*\).*|\1|'); do \
-	  $(BIN)/python -m lib.experiments.$$module --scale gpu; done
-	$(BIN)/python -m lib.press.execute --measure
+gpu: .venv/ready ## record on the accelerator at hand, within minutes: make gpu BUDGET=15
+	$(BIN)/python -m lib.press.gpu $(if $(BUDGET),--budget $(BUDGET)) $(if $(ONLY),--only '$(ONLY)')
 
 address: .venv/ready ## stamp the public address: make address URL=https://github.com/org/repo
 	@$(BIN)/python -m lib.press.address $(URL)

@@ -27,6 +27,27 @@ def test_there_are_chapters_and_the_book_lists_them_all():
     assert [path.stem for path in CHAPTERS] == re.findall(r"book/(\d\d-\w+)", toc) != []
 
 
+@pytest.mark.parametrize("path", notebooks.every(), ids=lambda path: path.stem)
+def test_colab_is_asked_for_a_gpu_where_a_cell_needs_one(path):
+    # An accelerator that nobody uses is one that somebody else waits for.
+    notebook = notebooks.read(path)
+    needs = any(notebooks.ON_GPU in notebooks.tags(cell) for cell in notebook.cells)
+    assert notebook.metadata.get("accelerator") == ("GPU" if needs else None)
+    assert needs == (path not in CHAPTERS)
+    assert "gpuType" not in path.read_text(encoding="utf8")
+
+
+def test_the_notebook_that_records_on_a_gpu_is_short_and_knows_the_way_to_a_pull_request():
+    path = ROOT / "book" / "record-on-a-gpu.ipynb"
+    cells = notebooks.code(notebooks.read(path))
+    assert sum(len(cell.source.splitlines()) for cell in cells) <= 20
+    assert notebooks.read(path).cells[2].source == address.SETUP_CELL.format(address=address.address())
+    assert "pull request" in prose(path)
+    # nbval leaves out what would record for minutes wherever there is a GPU.
+    assert [notebooks.tags(cell) for cell in cells if "lib.press.gpu" in cell.source] == [["gpu", "nbval-skip"]]
+    assert all(cell.outputs == [] for cell in cells)
+
+
 @every_chapter
 def test_a_chapter_is_named_after_its_module_and_its_experiments(path):
     idea = path.stem.split("-")[1]

@@ -43,11 +43,13 @@ def chapter(folder: Path, *sources: str, tags: dict[int, list[str]] | None = Non
 def test_a_stored_notebook_says_nothing_of_the_machine(tmp_path):
     path = chapter(tmp_path, "1")
     metadata = json.loads(path.read_text(encoding="utf8"))["metadata"]
-    assert metadata == {
-        "accelerator": "GPU",
+    said = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
+    assert metadata == said
+    path = chapter(tmp_path, "1", tags={0: ["gpu"]})
+    assert json.loads(path.read_text(encoding="utf8"))["metadata"] == {"accelerator": "GPU", **said}
     assert not list(path.parent.glob("*.partial"))
 
 
@@ -183,6 +185,16 @@ def test_the_cost_line_tells_both_devices(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("backend", "told"), [("tensorflow", "not yet run on a GPU"), (None, "uses no GPU")])
+def test_the_cost_line_says_what_is_known_of_a_gpu(tmp_path, backend, told):
+    path = chapter(tmp_path, "1")
+    record = {"seconds": 41.4, "peak_memory_bytes": 2**30, "device": "a cpu", "versions": {"backend": backend}}
+    file = notebooks.measured(path, tmp_path) / "execution.cpu.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(record))
+    assert execute.cost_line(path, tmp_path).endswith(f" on a cpu · {told}.")
+
+
 def test_the_command_line_runs_the_notebooks_it_is_given(tmp_path, monkeypatch, capsys):
     path = chapter(tmp_path, "1")
     monkeypatch.setattr(sys, "argv", ["execute", str(path), "--measure"])
@@ -311,7 +323,7 @@ def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
     address.stamp(url + ".git", checkout)
     assert address.address(checkout) == url
     assert f"repository: {{url: {url}," in (checkout / "_config.yml").read_text(encoding="utf8")
-    for path in notebooks.chapters(checkout):
+    for path in notebooks.every(checkout):
         cells = notebooks.read(path).cells
         assert f"github/someone/a-book/blob/main/book/{path.name})" in cells[1].source
         assert f'ADDRESS = "{url}"' in cells[2].source
@@ -322,7 +334,7 @@ def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
 def test_only_github_gets_buttons(checkout):
     address.stamp("file:///somewhere/book.git", checkout)
     assert "launch_buttons" not in (checkout / "_config.yml").read_text(encoding="utf8")
-    assert all("colab-badge" not in notebooks.read(path).cells[1].source for path in notebooks.chapters(checkout))
+    assert all("colab-badge" not in notebooks.read(path).cells[1].source for path in notebooks.every(checkout))
 
 
 @pytest.mark.parametrize("url", ["two words", 'a"b', "a\nb"])
@@ -378,7 +390,7 @@ def published(checkout, tmp_path) -> Path:
 
 
 def test_every_setup_cell_fetches_the_book_on_colab_and_may_run_twice(published, tmp_path):
-    setups = {notebooks.read(path).cells[2].source for path in notebooks.chapters(published)}
+    setups = {notebooks.read(path).cells[2].source for path in notebooks.every(published)}
     assert len(setups) == 1
     probe = "\nimport lib, os\nprint(lib.__file__, os.getcwd())"
     shown = on_colab(tmp_path, setups.pop() + probe)
@@ -429,5 +441,5 @@ def test_the_installed_keras_is_known(monkeypatch):
 
 
 def test_notebooks_are_valid():
-    for path in notebooks.chapters():
+    for path in notebooks.every():
         nbformat.validate(notebooks.read(path))

@@ -1,4 +1,4 @@
 """The printing press: notebooks are executed, stamped and bound into the site.
 
-Nothing of the book's subject is here, and no notebook imports it.
+Nothing of the book's subject is here, and no chapter imports it.
 """

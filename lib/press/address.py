@@ -64,7 +64,7 @@ def stamp(url: str, root: Path = notebooks.ROOT) -> None:
     url = url.removesuffix("/").removesuffix(".git") if is_github(url) else url
     _replace(root / "pyproject.toml", r'^address = ".*"$', f'address = "{url}"')
     _replace(root / "_config.yml", rf"^{_MARKS[0]}.*?^{_MARKS[1]}$", _buttons(url))
-    for path in notebooks.chapters(root):
+    for path in notebooks.every(root):
         notebook = notebooks.read(path)
         for cell in notebook.cells:
             if notebooks.SETUP in notebooks.tags(cell):

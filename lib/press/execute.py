@@ -98,14 +98,16 @@ def _code(notebook: NotebookNode) -> list[NotebookNode]:
 def cost_line(path: Path, root: Path = notebooks.ROOT) -> str:
     """What a chapter costs, in time to read (`reading`) and as measured to run: the first line of its cost cell."""
     parts = [f"{reading.load(notebooks.read(path)).minutes} minutes to read"]
+    backend: str | None = "unknown"
     for kind in ("cpu", "gpu"):
         file = notebooks.measured(path, root) / f"execution.{kind}.json"
         if file.exists():
             record = json.loads(file.read_text(encoding="utf8"))
             memory = record["peak_memory_bytes"] / 2**30
             parts.append(f"{record['seconds']:.0f} s and {memory:.1f} GiB to run on {record['device']}")
+            backend = record.get("versions", {}).get("backend", "unknown")
         elif kind == "gpu":
-            parts.append("not yet run on a GPU")
+            parts.append("not yet run on a GPU" if backend else "uses no GPU")
     return f"**Cost:** {' · '.join(parts)}."
 
 

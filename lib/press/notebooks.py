@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SETUP, COST, SOLUTION, UNCOMPARED = "setup", "cost", "hide-cell", "nbval-ignore-output"
 #: Cells of which a reader of the page sees what they show alone: a solution, which folds itself, and a count.
 EXERCISE_SOLUTION, RESULT = "solution", "result"
+#: A cell whose work needs an accelerator: a notebook that has one asks Colab for it, and no other does.
+ON_GPU = "gpu"
 #: Roles of code cells whose outputs are read and whose code is folded; a cell without a role is an idea, and seen.
 FIGURE, CLAIM = "figure", "claim"
 _NUMBERED = {FIGURE: r"figures\.\w+\(\s*\"([\d.]+)\"", CLAIM: r"claims\.check\(\s*\"([\d.]+)\""}
@@ -28,6 +30,11 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return sorted((root / "book").glob("[0-9][0-9]-*.ipynb"))
 
 
+def every(root: Path = ROOT) -> list[Path]:
+    """All notebooks of the book: the chapters, then those that are none."""
+    return [*chapters(root), *sorted({*(root / "book").glob("*.ipynb")} - {*chapters(root)})]
+
+
 def read(path: Path) -> NotebookNode:
     """The notebook in the current format."""
     return nbformat.read(path, as_version=4)
@@ -35,9 +42,10 @@ def read(path: Path) -> NotebookNode:
 
 def write(path: Path, notebook: NotebookNode) -> None:
     """Store the notebook, with nothing in its metadata that depends on the machine."""
+    needs_gpu = any(ON_GPU in tags(cell) for cell in notebook.cells)
     notebook.metadata = NotebookNode(
         {
-            "accelerator": "GPU",  # Colab: preselect a GPU runtime
+            **({"accelerator": "GPU"} if needs_gpu else {}),  # Colab preselects it
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }

@@ -100,4 +100,4 @@ def _held(way: str, batch: int, sizes: Row) -> int:
 
 
 def _runs(way: str, batch: int, sizes: Row) -> bool:
-    return not isinstance(measure.attempt(_step(way, batch, sizes)), measure.OutOfMemory)
+    return not isinstance(measure.attempt(lambda: _step(way, batch, sizes)()), measure.OutOfMemory)

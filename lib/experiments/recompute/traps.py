@@ -57,6 +57,22 @@ def updates(wrap: Wrap) -> float:
     return float(-np.log2(1 - mean)) if np.isfinite(y).all() else float("nan")
 
 
+def told(right: float, updates: float) -> str:
+    """What the two numbers say, in words.
+
+    Args:
+        right: of :func:`share_of_right_entries`.
+        updates: of :func:`updates`.
+
+    Example:
+        >>> told(1.0, 1.0), told(float("nan"), float("nan"))
+        ('100% of the gradient right, 1 updates a step', 'stops on JAX, at a value of a trace that has ended')
+    """
+    if np.isnan(right) or np.isnan(updates):
+        return "stops on JAX, at a value of a trace that has ended"
+    return f"{right:.0%} of the gradient right, {updates:.0f} updates a step"
+
+
 def _run(wrap: Wrap, layer: keras.layers.Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Value and gradient of a wrapped layer; both NaN where JAX stops, at a value of a trace that has ended."""
     try:
