@@ -1,8 +1,8 @@
 """A cascade that was trained once: its weights as a small file, and what it finds at every threshold.
 
 Training takes minutes, reading a sentence takes milliseconds. So the chapter reads with weights that were recorded.
-What training changed in the pretrained encoder is kept as products of thin matrices, the heads as they are, all in
-half precision; the record has the hash of the file and says what the compression costs.
+What training changed in the pretrained encoder is kept in whole steps, one byte a number, and so are the heads; the
+record has the hash of the file and says what the rounding costs.
 """
 
 from __future__ import annotations
@@ -37,54 +37,41 @@ THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 # --- weights ----------------------------------------------------------------------------------------------
 
 
-def thin(change: NDArray, rank: int) -> tuple[NDArray, NDArray]:
-    """Two thin matrices whose product is the best approximation of a matrix of this rank.
-
-    Example:
-        >>> left, right = thin(np.outer([1.0, 2.0], [3.0, 4.0, 5.0]), rank=1)
-        >>> left.shape, right.shape, np.allclose(left @ right, [[3, 4, 5], [6, 8, 10]])
-        ((2, 1), (1, 3), True)
-    """
-    u, s, v = np.linalg.svd(change, full_matrices=False)
-    root = np.sqrt(s[:rank])
-    return u[:, :rank] * root, root[:, None] * v[:rank]
-
-
-def packed(before: Sequence[NDArray], after: Sequence[NDArray], rank: int) -> dict[str, NDArray]:
-    """What turns weights ``before`` training into those ``after``, nearly: in half precision, matrices by rank.
+def packed(before: Sequence[NDArray], after: Sequence[NDArray], fine: int = 4) -> dict[str, NDArray]:
+    """What turns weights ``before`` training into those ``after``, nearly, in one byte a number or less.
 
     Args:
         before: the weights of the encoder as it was.
         after: those of the encoder, then those of the heads.
-        rank: of the change of a matrix; where that saves less than half, the whole change is kept.
+        fine: steps to the root mean square of the numbers of an array that are not zero.
+
+    Returns:
+        The change of each array in whole steps, by its place; for the heads, which have no before, their weights.
+        "steps", how large these are. A number of more than 127 steps is cut.
 
     Example:
-        >>> kept = packed([np.zeros((9, 9)), np.zeros(3)], [np.eye(9), np.ones(3), np.ones(2)], rank=2)
-        >>> {name: array.shape for name, array in kept.items()}
-        {'0l': (9, 2), '0r': (2, 9), '1': (3,), '2': (2,)}
+        >>> kept = packed([np.zeros((2, 2))], [np.eye(2), np.ones(3)])
+        >>> kept["0"].tolist(), kept["1"].tolist(), kept["steps"].tolist()
+        ([[4, 0], [0, 4]], [4, 4, 4], [0.25, 0.25])
     """
-    kept = {}
-    for k, array in enumerate(after):
-        change = array - before[k] if k < len(before) else array
-        if change.ndim == 2 and 2 * rank * sum(change.shape) < change.size:
-            kept[f"{k}l"], kept[f"{k}r"] = thin(change, rank)
-        else:
-            kept[f"{k}"] = change
-    return {name: array.astype("float16") for name, array in kept.items()}
+    changes = [array - before[k] if k < len(before) else array for k, array in enumerate(after)]
+    sizes = [np.sqrt(np.sum(np.square(c, dtype="float64")) / max(np.count_nonzero(c), 1)) for c in changes]
+    steps = [float(size) / fine or 1.0 for size in sizes]
+    whole = {
+        f"{k}": np.clip(np.rint(change / step), -127, 127).astype("int8")
+        for k, (change, step) in enumerate(zip(changes, steps, strict=True))
+    }
+    return whole | {"steps": np.array(steps, "float32")}
 
 
-def unpacked(before: Sequence[NDArray], kept: Arrays, count: int) -> list[NDArray]:
-    """The weights that :func:`packed` kept, ``count`` arrays.
+def unpacked(before: Sequence[NDArray], kept: Arrays) -> list[NDArray]:
+    """The weights that :func:`packed` kept.
 
     Example:
-        >>> kept = packed([np.zeros((8, 8))], [np.outer(np.arange(8), np.ones(8)), np.ones(2)], rank=1)
-        >>> [array.shape for array in unpacked([np.zeros((8, 8))], kept, 2)]
-        [(8, 8), (2,)]
+        >>> [array.tolist() for array in unpacked([np.ones(2)], packed([np.ones(2)], [np.array([1.0, 3.0])]))]
+        [[1.0, 3.0]]
     """
-    changes = (
-        kept[f"{k}"].astype("float32") if f"{k}" in kept else kept[f"{k}l"].astype("float32") @ kept[f"{k}r"]
-        for k in range(count)
-    )
+    changes = [kept[f"{k}"] * step for k, step in enumerate(kept["steps"])]
     return [change + before[k] if k < len(before) else change for k, change in enumerate(changes)]
 
 
@@ -125,7 +112,7 @@ def load(sha256: str, layers: int, file: Path = FILE) -> tuple[Characters, Casca
     _build(model)
     variables = _encoder_and_heads(model)
     with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-        arrays = unpacked(_values(model.encoder.weights), kept, len(variables))
+        arrays = unpacked(_values(model.encoder.weights), kept)
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return characters, model
@@ -205,7 +192,7 @@ def trained(
     epochs: int = 2,
     rate: float = 6e-4,
     batch: int = 16,
-    rank: int = 24,
+    fine: int = 4,
     file: Path = FILE,
 ) -> Row:
     """Trains a cascade on the shorter sentences of DuIE, keeps its weights in a file, and scores the file.
@@ -219,7 +206,7 @@ def trained(
         epochs: passes.
         rate: the largest learning rate.
         batch: sentences a step.
-        rank: of the change of a matrix.
+        fine: see :func:`packed`.
         file: where the weights go.
 
     Returns:
@@ -238,7 +225,7 @@ def trained(
     took = {"steps": len(losses), "seconds": time.perf_counter() - began}
     scores = {"trained": _f1(model, characters, short("dev", longest)[:300])}
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **packed(before, _values(_encoder_and_heads(model)), rank))
+    np.savez_compressed(file, **packed(before, _values(_encoder_and_heads(model)), fine))
     content = file.read_bytes()
     kept = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     characters, model = load(kept["sha256"], layers, file)
