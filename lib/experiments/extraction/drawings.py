@@ -81,7 +81,7 @@ def _spelled(
     tokens: Sequence[str], spans: Sequence[tuple[int, int, str, str, bool]], labels: Sequence[str], width: float
 ) -> Figure:
     """Tokens in a row, spans as bars above, their labels below; what cannot be spelled is dashed."""
-    figure, ax = plt.subplots(figsize=(4.6, 1.9))
+    figure, ax = plt.subplots(figsize=(3.5, 1.9))
     centres = np.cumsum([len(token) + 2.0 for token in tokens]) - np.array([len(t) / 2 + 1.0 for t in tokens])
     sides = np.array([len(token) / 2 + 0.6 for token in tokens])
     for token, label, centre in zip(tokens, labels, centres, strict=True):
@@ -102,7 +102,7 @@ def _spelled(
 def spelled() -> list[Figure]:
     """A nested span and a span with two roles under BIO labels, from DuIE (in English) and from BioNLP."""
     nested = ["Works", "of", "Ye", "Lingfeng", ",", "by", "him"]
-    roles = ["translocation", "of", "pStat3", "is", "…", "activation"]
+    roles = ["translocation", "of", "pStat3", "is", "…"]
     title, author, first, second = "the book", "its author", "moves", "is activated"
     return [
         _spelled(
@@ -114,8 +114,8 @@ def spelled() -> list[Figure]:
         _spelled(
             roles,
             [(2, 3, first, BLUE, True), (2, 3, second, VERMILION, False)],
-            ["O", "O", "B", "O", "O", "O"],
-            49,
+            ["O", "O", "B", "O", "O"],
+            38,
         ),
     ]
 
@@ -281,8 +281,8 @@ def first_steps(early: Record, late: Record) -> list[Figure]:
         dashes = "--" if treatment == "bias" else "-"
         ax.semilogy(range(1, 61), losses[:60], color=TREATED[treatment], linestyle=dashes)
     ax.text(20, 4, "plain", color=TREATED["plain"])
-    ax.text(2, 0.19, "power, bias (dashed)", color=INK)
-    ax.set(title="loss", xlabel="step", yticks=[0.1, 1, 10])
+    ax.text(2, 0.115, "power, bias (dashed)", color=INK)
+    ax.set(title="loss", xlabel="step", yticks=[0.1, 1, 10], ylim=(0.09, 20))
     ax.set_yticklabels(["0.1", "1", "10"])
     ax.minorticks_off()
     right, ax = plt.subplots(figsize=(2.4, 2.3))
