@@ -240,7 +240,7 @@ def threshold(model: Cascade, characters: object, statement: Statement, record: 
 
     def tell(t: float) -> str:
         correct, predicted, gold = row["counts"][thresholds.index(t)]
-        told = sorted(in_words(text, found[t][0]), key=lambda triple: triple[1])
+        told = sorted(in_words(text, found[t][0]), key=lambda triple: triple[1:])
         triples = "; ".join(f"{DUIE_PREDICATES[p]} {o}" for _, p, o in told) or "nothing"
         p, r = 100 * correct / max(predicted, 1), 100 * correct / gold
         f1 = 200 * correct / (predicted + gold)
