@@ -287,6 +287,24 @@ def test_every_text_of_known_words_is_recovered_token_by_token():
     assert "".join(piece for piece in found if piece) == "".join(text.replace("\u200d", "").split())
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["the", "Whale", "café", "CAFÉ", "İstanbul", "Ünal", "don't", "IL2", "naïve", "e.g."]),
+            st.sampled_from([" ", "  ", "\t", "\n", ", ", " — ", "... ", "-"]),
+        ),
+        max_size=12,
+    )
+)
+def test_any_text_of_known_words_is_recovered_token_by_token(parts):
+    text = "".join(word + gap for word, gap in parts)
+    tokens = minilm().encode(text).tokens
+    pieces = pieces_of(text, align(text, tokens))
+    assert "".join(piece for piece in pieces if piece) == "".join(text.split())
+    for token, piece in zip(tokens[1:-1], pieces[1:-1], strict=True):
+        assert normalize(piece).text == token.removeprefix("##")
+
+
 @pytest.mark.parametrize(
     ("text", "ours", "library_s"),
     [

@@ -1,5 +1,6 @@
 """The experiments of chapter 6: texts come back from tokens, chance follows its seed, counts are right by hand."""
 
+import hashlib
 import re
 import runpy
 from collections import Counter
@@ -12,17 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
-from shared import lifted_out, require
+from shared import assert_accepts_its_solution_alone, lifted_out, require
 
 from lib.bert import Characters, Encoder, align, word_pieces
 from lib.crf import CRF
-from lib.experiments.extraction import batching, drawings
+from lib.experiments.extraction import batching, drawings, exercises, judging, trained
 from lib.experiments.extraction import events as event_experiments
 from lib.experiments.extraction import reading as reading_experiments
 from lib.experiments.extraction import relations as relation_experiments
 from lib.experiments.extraction.batching import LENGTHS, LONGEST, batches, by_length, padded_length
 from lib.experiments.extraction.events import (
     Passage,
+    arguments_of,
     event_tagger,
     events,
     flat,
@@ -33,6 +35,8 @@ from lib.experiments.extraction.events import (
     score_events,
     tag_events,
     tokens_of,
+    what_is_left,
+    without_each_fold,
 )
 from lib.experiments.extraction.places import find_again, misread, surface
 from lib.experiments.extraction.reading import (
@@ -67,9 +71,10 @@ from lib.experiments.extraction.relations import (
     score_relations,
 )
 from lib.extraction import Cascade, Triple, triple_score
-from lib.tagging import Span, alphabet_of, spans_of_tags
+from lib.tagging import Span, alphabet_of, disjoint, spans_of_tags
 from lib.workbench import corpora, records
 from lib.workbench.corpora import Document, Event, Statement
+from lib.workbench.measure import interval
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -814,14 +819,15 @@ def test_the_command_line_records_every_experiment(scale, monkeypatch):
     monkeypatch.setattr(
         command["records"], "sweep", lambda _, name, function, cases, **__: swept.update({name: (function, cases)})
     )
-    for name in ("relations", "imbalance", "reading", "events"):
+    for name in ("relations", "imbalance", "treatments", "reading", "events", "cascade"):
         command[f"_{name}"](scale)
-    assert {name: function.__name__ for name, (function, _) in swept.items()} == {name: name for name in swept}
+    functions = {name: function.__name__ for name, (function, _) in swept.items()}
+    assert functions == {name: name for name in swept} | {"treatments": "imbalance", "cascade": "keeping"}
     assert {case["treatment"] for case in swept["imbalance"][1]} == set(TREATMENTS)
     assert {case["heads"] for case in swept["reading"][1]} == {"pointer", "bio", "both"}
     assert {case["fold"] for case in swept["events"][1]} == set(range(5))
-    for _, cases in swept.values():
-        assert len({tuple(case.items()) for case in cases}) == len(cases) >= 3
+    for name, (_, cases) in swept.items():
+        assert len({tuple(case.items()) for case in cases}) == len(cases) >= (1 if name == "cascade" else 3)
 
 
 def test_the_command_line_lists_them(monkeypatch, capsys):
@@ -830,7 +836,7 @@ def test_the_command_line_lists_them(monkeypatch, capsys):
         runpy.run_module("lib.experiments.extraction", run_name="__main__")
     assert stopped.value.code == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("relations", "imbalance", "reading", "events"))
+    assert all(name in listed for name in ("relations", "imbalance", "reading", "events", "cascade"))
 
 
 # --- what the chapter rests on ------------------------------------------------------------------------------
@@ -922,18 +928,188 @@ def test_the_surface_of_a_text_counts_capitals_and_accents(tokenizer):
     assert misplaced == 0
 
 
-def test_the_figures_draw_what_was_recorded(duie):
+def test_the_figures_draw_what_was_recorded(duie, bionlp):
     statements = [*duie["dev"], *duie["test"]]
-    drawings.overlaps(statements)
-    heights = [bar.get_height() for bar in plt.gca().patches]
+    heights = [bar.get_height() for bar in drawings.overlaps(statements).axes[0].patches]
     assert sum(heights) == len(statements)
-    drawings.scores_by_group(records.load("06-extraction", "relations", "cpu"), duie["test"])
-    assert all(0 < y < 100 for ax in plt.gcf().axes for line in ax.lines for y in line.get_ydata())
-    drawings.answers_by_kind(records.load("06-extraction", "reading", "cpu"))
-    assert len(plt.gca().lines) == 4 * len(WAYS)
-    drawings.first_losses(records.load("06-extraction", "imbalance", "cpu"))
-    assert len(plt.gca().lines) == len(TREATMENTS)
-    model = Cascade(keras.layers.Embedding(10, 8, mask_zero=True), len(predicates()))
-    drawings.two_steps(model, np.array([[4, 7, 3]]), (0, 2))
-    assert plt.gcf().axes[1].images[0].get_array().shape == (len(predicates()), 3)
+    for figure in drawings.scores_by_group(records.load("06-extraction", "relations", "cpu"), duie["test"]):
+        assert all(0 < y < 100 for line in figure.axes[0].lines for y in line.get_ydata())
+    answered = drawings.answers_by_kind(records.load("06-extraction", "reading", "cpu"))
+    assert len(answered.axes[0].lines) == 2 * 4 * len(drawings.WAYS_SHOWN)
+    early, late = (records.load("06-extraction", name, "cpu") for name in ("imbalance", "treatments"))
+    losses, f1 = drawings.first_steps(early, late)
+    assert len(losses.axes[0].lines) == len(TREATMENTS)
+    assert sum(len(line.get_ydata()) for line in f1.axes[0].lines) == len(early.rows) + len(late.rows)
+    left = what_is_left(bionlp)
+    bars = [bar.get_width() for bar in drawings.arguments_left(left).axes[0].patches]
+    assert bars == [left[key] for key in ("arguments", "spelled", "seen", "seen by document")]
+    scored = drawings.scores(*(records.load("06-extraction", n, "cpu") for n in ("relations", "reading", "events")))
+    told = [text.get_text() for text in drawings.three_tasks(scored).axes[0].texts]
+    assert [text for text in told if "%" in text] == [
+        f"{scored[task].value:.0f} % {measure}"
+        for task, measure in (("answers", "exact"), ("triples", "F1"), ("events", "F1"))
+    ]
     plt.close("all")
+
+
+def test_what_is_drawn_as_impossible_is_impossible():
+    for figure in drawings.spelled():
+        told = [text.get_text() for text in figure.axes[0].texts]
+        assert sum("cannot be spelled" in text for text in told) == 1
+    title, name = Span(0, 4, "the book"), Span(2, 4, "its author")
+    assert len(disjoint([title, name])) == 1
+    points = [line for line in drawings.all_pairs().axes[0].lines if line.get_marker() == "o"]
+    (one, other, ghost) = [(line.get_xdata()[0], line.get_ydata()[0]) for line in points]
+    assert ghost == (one[0], other[1])
+    assert len(drawings.two_steps().axes[0].lines) == 2 * 7 * 4
+    plt.close("all")
+
+
+# --- a cascade that was trained once ----------------------------------------------------------------------
+
+
+@given(st.integers(0, 99), st.integers(1, 6))
+def test_weights_come_back_within_half_a_step(seed, count):
+    rng = np.random.default_rng(seed)
+    before = [rng.normal(size=(7, 5)), rng.normal(size=4)]
+    after = [*(array + 0.01 * rng.normal(size=array.shape) for array in before), *rng.normal(size=(count, 3))]
+    kept = trained.packed(before, after)
+    for array, back, step in zip(after, trained.unpacked(before, kept), kept["steps"], strict=True):
+        np.testing.assert_allclose(back, array, atol=0.51 * step)
+        assert step < np.abs(array).max()
+
+
+def test_weights_that_did_not_change_stay_to_the_bit():
+    before = [np.float32([[0.1, 0.2]]), np.float32([3.0])]
+    np.testing.assert_equal(trained.unpacked(before, trained.packed(before, before)), before)
+
+
+def test_a_change_far_beyond_all_others_is_cut_and_does_not_turn_its_sign():
+    change = np.append(np.full(10_000, 1e-3), [10.0, -10.0])
+    back = trained.unpacked([np.zeros(10_002)], trained.packed([np.zeros(10_002)], [change]))[0]
+    assert back[-2] == -back[-1] > 1
+
+
+@pytest.mark.usefixtures("small", "one_shape")
+def test_a_cascade_that_was_kept_reads_as_it_was_trained(tmp_path):
+    file = tmp_path / "cascade.npz"
+    row = trained.trained(1, layers=1, sentences=160, test=24, epochs=8, rate=1e-2, batch=8, file=file)
+    assert row["trained"] > 0.9
+    assert row["kept"] > 0.9
+    assert row["bytes"] == file.stat().st_size
+    assert "file" not in row
+    half = row["counts"][row["thresholds"].index(0.5)]
+    held_out = trained.short("test")
+    characters, model = trained.load(row["sha256"], 1, file)
+    texts = [statement.text for statement in held_out]
+    score = score_relations(held_out, extract(model, characters, texts))
+    assert half == [sum(score[key]) for key in ("correct", "predicted", "gold")]
+    for threshold, found in trained.found_at(model, characters, texts, (0.3, 0.5, 0.9)).items():
+        model.threshold = (threshold, threshold)
+        assert found == extract(model, characters, texts)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"sha256 of cascade.npz must be"):
+        trained.load(row["sha256"], 1, file)
+
+
+def test_nothing_is_found_in_no_text_and_in_one_without_subjects():
+    characters = Characters([*PIECES, "a"], ["aa"])
+    encoder = keras.layers.Embedding(10, 8, mask_zero=True)
+    model = Cascade(encoder, len(QUESTIONS), bias=-20.0, power=1)
+    assert trained.found_at(model, characters, [], (0.5,)) == {0.5: []}
+    assert trained.found_at(model, characters, ["aa"], (0.5,)) == {0.5: [set()]}
+
+
+def test_the_recorded_weights_are_those_of_the_record():
+    (row,) = records.load("06-extraction", "cascade", "cpu").rows
+    content = trained.FILE.read_bytes()
+    assert (hashlib.sha256(content).hexdigest(), len(content)) == (row["sha256"], row["bytes"])
+    assert len(content) < 4e6
+    assert row["thresholds"] == [*trained.THRESHOLDS]
+    assert all(correct <= min(predicted, gold) for correct, predicted, gold in row["counts"])
+
+
+# --- two readings -----------------------------------------------------------------------------------------
+
+
+def test_the_second_reading_is_of_the_same_triples(duie):
+    one, two = (judging.rows(reading) for reading in ("", "-second"))
+    assert [(row["sentence"], row["triple"]) for row in one] == [(row["sentence"], row["triple"]) for row in two]
+    assert {row["verdict"] for row in two} == {*judging.VERDICTS}
+    for item in judging.items():
+        assert duie["test"][item.sentence].text == item.text
+        assert item.triple not in duie["test"][item.sentence].triples
+
+
+@pytest.mark.usefixtures("duie")
+def test_a_blind_sheet_shows_every_triple_and_no_verdict():
+    sheet = judging.sheet()
+    assert not any(verdict in sheet for verdict in judging.VERDICTS)
+    lines = sheet.split("\n")[1::2]
+    everything = judging.items()
+    assert len(lines) == len(everything)
+    back = judging.sorted_back(lines)
+    for line, item in zip(back, everything, strict=True):
+        assert f"[{item.triple[0]}] {item.triple[1]}" in line
+        assert line.endswith(f"[{item.triple[2]}]")
+    assert back != lines
+
+
+def test_agreement_is_what_it_is_by_hand():
+    # 3 of 4 agree; by chance ½·¼ + ½·¾ = ½.
+    assert judging.kappa("aabb", "abbb") == pytest.approx((0.75 - 0.5) / (1 - 0.5))
+    alone = judging.share_by_sentence([True, False, True, True], [1, 2, 3, 4])
+    together = judging.share_by_sentence([True, True, False, False] * 4, [1, 1, 2, 2, 3, 3, 4, 4] * 2)
+    assert alone.value == 0.75
+    assert together.value == 0.5
+    apart = judging.share_by_sentence([True, True, False, False] * 4, range(16))
+    assert together.high - together.low > apart.high - apart.low
+
+
+# --- what is left of the arguments --------------------------------------------------------------------------
+
+
+def test_arguments_are_counted_by_sentence_without_triggers(bionlp):
+    left = what_is_left(bionlp)
+    some = [arguments_of(passage) for document in bionlp for passage in passages(document)]
+    assert left["arguments"] == sum(map(len, some)) < left["spans"]
+    assert not any(span.kind.endswith("Trigger") for spans in some for span in spans)
+    assert left["seen"] == sum(len({span.kind for span in spans}) for spans in some)
+    assert left["seen by document"] <= left["seen"] <= left["arguments"]
+    assert left["spelled"] == sum(len(disjoint(spans)) for spans in some)
+    assert left["seen by document"] == merging(bionlp)["seen"]
+
+
+def test_the_weakest_folds_are_those_without_the_strongest():
+    values = [3.0, 4.2, 2.5, 11.4, 8.5]
+    found = without_each_fold(values)
+    assert found.low == min(interval(np.delete(values, k))[0] for k in range(5))
+    assert found.value == pytest.approx(np.mean([3.0, 4.2, 2.5, 11.4]))
+
+
+# --- the exercises ------------------------------------------------------------------------------------------
+
+WRONG = {
+    "6.1": [lambda *_: [], lambda starts, ends: [(a, b) for a in starts for b in ends]],
+    "6.2": [[], [(0, 2), (3, 5)], [(5, 2)], [(0, 30), (1, 2)]],
+    "6.3": [np.zeros((4, 2)), np.zeros((9, 2)), [[9, 0], [0, 9], [0, 0]]],
+    "6.4": [([("a", {"x": "1"})], [("a", {"x": "1"})]), ([], []), ([("a", {"x": "1"})], [("a", {"x": "2"})])],
+    "6.5": [len, lambda _: 0],
+    "6.6": [0, 6.2],
+    "6.7": [find_again, lambda _, tokens: [(0, 1)] * len(tokens)],
+    "6.8": ["Vary it."],
+}
+
+
+@pytest.mark.parametrize("number", exercises.SHEET.exercises)
+def test_an_exercise_accepts_its_solution_alone(number, capsys):
+    assert_accepts_its_solution_alone(exercises.SHEET, number, WRONG[number], capsys)
+
+
+def test_other_right_answers_are_right(capsys):
+    exercises.check("6.2", [(0, 4), (0, 2)])
+    two = [("Move", {"Theme": "x"}), ("Move", {"From": "y"})]
+    exercises.check("6.4", (two, [("Move", {"Theme": "x", "From": "y"})]))
+    exercises.check("6.6", 2.19)
+    exercises.check("6.7", align)
+    assert capsys.readouterr().out.count("right.") == 4

@@ -177,6 +177,22 @@ def test_best_span_is_the_best_of_all_pairs(sizes, seed):
     assert starts.dtype == ends.dtype == np.int32
 
 
+@few
+@given(st.integers(0, 10**6))
+def test_a_band_as_wide_as_the_text_misses_no_pair_and_a_narrower_one_may(seed):
+    logits = normal(3, 7, 2, seed=seed, scale=2.0)
+    table = logits[:, :, None, 0] + logits[:, None, :, 1]  # of all pairs; an answer does not end before it starts
+    table[:, np.arange(7)[:, None] > np.arange(7)] = -np.inf
+    best = table.reshape(3, -1).argmax(axis=1)
+    for longest in (7, 9):
+        starts, ends, _ = (array(x) for x in best_span(logits, longest=longest))
+        np.testing.assert_array_equal(starts * 7 + ends, best)
+    far = np.zeros((1, 7, 2), "float32")
+    far[0, 0, 0] = far[0, 6, 1] = 5  # the best pair is seven tokens long
+    assert [int(part[0]) for part in best_span(far, longest=7)[:2]] == [0, 6]
+    assert [int(part[0]) for part in best_span(far, longest=6)[:2]] != [0, 6]
+
+
 def test_the_best_start_and_the_best_end_need_not_be_the_best_span():
     logits = np.log([[[0.1, 0.6], [0.2, 0.1], [0.7, 0.3]]])
     start, end, log_p = best_span(logits)
@@ -297,6 +313,15 @@ def test_a_power_pushes_harder_than_a_bias_by_a_known_factor(power, target, q):
     pushed = gradient(lambda z: power_crossentropy(target, z, power), np.float32(logit(q ** (1 / power))))
     biased = gradient(lambda z: power_crossentropy(target, z), np.float32(logit(q)))
     np.testing.assert_allclose(pushed / biased, power * (1 - q ** (1 / power)) / (1 - q), rtol=1e-4)
+
+
+@given(st.floats(1e-6, 0.49), st.floats(0.01, 0.5), st.floats(1, 30), st.floats(1.01, 3))
+def test_the_way_of_the_logit_is_shorter_the_larger_the_power(low, step, power, factor):
+    high = low + step  # from probability low to high
+    ways = [logit(high ** (1 / n)) - logit(low ** (1 / n)) for n in (power, power * factor)]
+    assert ways[1] < ways[0]
+    # It never falls below what is left of it in the limit.
+    assert ways[1] > np.log(np.log(low) / np.log(high)) > 0
 
 
 def brute_pointers(starts, ends, threshold, longest):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from lib.experiments.extraction.events import events
 from lib.experiments.extraction.reading import reading
 from lib.experiments.extraction.relations import TREATMENTS, imbalance, relations
+from lib.experiments.extraction.trained import FILE, trained
 from lib.workbench import records
 
 CHAPTER = "06-extraction"
@@ -63,6 +65,16 @@ def _events(scale: str) -> records.Record:
     return records.sweep(CHAPTER, "events", events, cases, scale=scale)
 
 
+def _cascade(scale: str) -> records.Record:
+    """One cascade with its weights, at all thresholds; the chapter reads with that of the CPU."""
+    file = FILE if scale == "cpu" else FILE.with_suffix(".gpu.npz")
+
+    def keeping(**case: Any) -> dict[str, Any]:
+        return trained(**case, file=file)
+
+    return records.sweep(CHAPTER, "cascade", keeping, [{"seed": 6}], scale=scale)
+
+
 if __name__ == "__main__":
     sys.exit(
         records.main(
@@ -73,6 +85,7 @@ if __name__ == "__main__":
                 "treatments": _treatments,
                 "reading": _reading,
                 "events": _events,
+                "cascade": _cascade,
             },
         )
     )
