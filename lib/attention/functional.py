@@ -20,7 +20,9 @@ way to rewrite it::
 They share one skeleton, :mod:`lib.attention.chunkwise`; the one state for all queries is in
 :mod:`lib.attention.bidirectional`. The maps φ are in :mod:`lib.attention.feature_maps`.
 
-All tensors have the shape (batch, time, heads, dim). Nothing is scaled by 1/√d inside, save in
+All tensors have the shape (batch, time, heads, dim). Results have the type that holds q, k and v, and sums are kept
+in float32 or wider: on TensorFlow in float64 if one of them is so; Keras has no float64 on JAX, and on torch its
+products are of float32 even then. Nothing is scaled by 1/√d inside, save in
 :func:`softmax_attention`. Queries, keys, values and what gives a form its name come first, in this order; all else
 goes by name.
 
