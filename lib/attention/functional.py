@@ -60,6 +60,7 @@ from .arguments import checked, finite_queries, known_normalization, of_one_type
 from .bidirectional import full_attention, normalizer
 from .chunkwise import CHUNK, chunkwise_attention, recurrent_step
 from .feature_maps import NOTHING, exact_map, find_feature_map, mapped, query_features
+from .tiling import shape_only
 
 __all__ = [
     "cumulative_attention",
@@ -309,6 +310,8 @@ def recurrent_attention(
         [0.0, 0.5, 1.0, 1.5]
     """
     q, k, v, mask, valid = checked(q, k, v, mask, causal=True)
+    if shape_only(q):
+        return v
     state, outputs = None, []
     for t in range(q.shape[1]):
         seen = None if mask is None else mask[:, t]
@@ -355,6 +358,8 @@ def cumulative_attention(
     """
     q, k, v, mask, valid = checked(q, k, v, mask, causal=True)
     signed = known_normalization(normalize) != "sum"
+    if shape_only(q):
+        return v
     q, k, v = removed_tokens(mask, q, k, v)
     feature_map, q, k = mapped(exact_map(find_feature_map(feature_map, q.shape[-1], signed)), q, k)
     (q, level), k = query_features(feature_map, q, normalize), feature_map.apply(float32_or_wider(k))

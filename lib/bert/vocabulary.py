@@ -249,8 +249,7 @@ def renumber(ids: ArrayLike, rows: ArrayLike) -> NDArray[np.int32]:
         Places i with rows[i] = id, int32, the shape of ``ids``.
 
     Raises:
-        ValueError: ``ids`` or ``rows`` are no integers, ``rows`` are not (vocabulary,), negative or twice the same,
-            or an id is not among them.
+        ValueError: ``ids`` or ``rows`` are no integers, ``rows`` are not (vocabulary,), or an id is not among them.
 
     Example:
         >>> rows = np.unique([[101, 2023, 102], [101, 102, 0]])
@@ -262,8 +261,6 @@ def renumber(ids: ArrayLike, rows: ArrayLike) -> NDArray[np.int32]:
     ids, rows = array_of("ids", ids), array_of("rows", rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise ValueError(f"rows must be integers of shape (vocabulary,), got {rows.dtype} of shape {rows.shape}")
-    if len(np.unique(rows)) < len(rows) or np.any(rows < 0):
-        raise ValueError(f"rows must be different rows of a table, got {np.sort(rows)[:5].tolist()} …")
     if ids.size and ids.dtype.kind not in "iu":
         raise ValueError(f"ids must be integers, got {ids.dtype} of shape {ids.shape}")
     order = np.argsort(rows, kind="stable")
