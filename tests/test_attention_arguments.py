@@ -7,6 +7,7 @@ from attention_references import BACKEND, array, close, compiled, gates, gradien
 from keras import ops
 
 from lib.attention import (
+    FeatureMap,
     State,
     cumulative_attention,
     delta_rule,
@@ -251,6 +252,16 @@ WRONG = [
         lambda: linear_attention(X, X, X, lambda x: ops.square(x[:, :3]), causal=True),
         "feature_map must keep all axes",
     ),
+    (lambda: linear_attention(X, X, X, lambda _: None), "feature_map must give a tensor of numbers"),
+    (lambda: linear_attention(X, X, X, lambda _: "x", causal=True), "feature_map must give a tensor of numbers"),
+    (
+        lambda: linear_attention(X, X, X, FeatureMap(lambda _: [[1], [2, 3]]), causal=True),
+        "feature_map must give a tensor of numbers",
+    ),
+    (
+        lambda: linear_attention(X, X, X, lambda x: ops.cast(x, "complex64"), normalize=None),
+        "feature_map must give a tensor of numbers .*got complex64",
+    ),
     (lambda: random_features(4, 4, seed=-1), "seed must be an integer of at least 0, got -1"),
     (lambda: random_features(4, 4, seed=True), "seed must be an integer of at least 0, got True"),
 ]
@@ -260,6 +271,13 @@ WRONG = [
 def test_a_bad_argument_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *FULL])
+def test_an_empty_batch_has_empty_outputs(name):
+    x, gate = X[:0], GATE[:0]
+    out = CAUSAL[name](x, x, x, gate, -gate) if name in CAUSAL else FULL[name](x, x, x)
+    assert tuple(out.shape) == (0, 5, 2, 4)
 
 
 def test_what_is_fine_stays_as_it_is():

@@ -28,6 +28,7 @@ from lib.attention import (
     chunkwise,
     cumulative_attention,
     delta_rule,
+    double_softmax_attention,
     gated_attention,
     linear_attention,
     one_plus_cosine,
@@ -166,6 +167,30 @@ def test_retention_is_exact_in_double_precision():
     q, k, v = qkv(300, dtype="float64")
     log_decay = np.log(1 - 2.0 ** (-5 - np.arange(HEADS))) * np.ones((BATCH, 300, 1))
     assert close(retention(q, k, v, normalize=None), gated_reference(q, k, v, log_decay), 1e-13)
+
+
+# --- where float32 ends below ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("low", [-1e28, -1e31, -1e36, -1e38])
+@pytest.mark.parametrize("name", ["softmax", "fused", "double softmax", "exp", "favor+"])
+def test_scores_below_minus_1e30_count_as_any_others_do(name, low):
+    one, v = np.ones((1, 3, 1, 1), "float32"), np.float32([1, 2, 6]).reshape(1, 3, 1, 1)
+    q, k = np.float32(1e18) * one, np.float32(low / 1e18) * one
+    if name == "favor+":
+        q, k = one, np.float32(np.sqrt(-low)) * one  # whose logarithms hold −‖k‖²/2
+    mask = np.array([[True, True, False]])
+    attend = {
+        "softmax": lambda **given: softmax_attention(q, k, v, scale=1.0, **given),
+        "fused": lambda **given: softmax_attention(q, k, v, scale=1.0, fused=True, **given),
+        "double softmax": lambda **given: double_softmax_attention(q, np.float32(low) * one, v, **given),
+        "exp": lambda **given: linear_attention(0 * q, np.float32(low) * one, v, "exp", **given),
+        "favor+": lambda **given: linear_attention(q, k, v, "favor+", **given),
+    }[name]
+    assert close(attend(mask=mask), 1.5 * one, 1e-5)
+    if name != "double softmax":
+        assert close(attend(causal=True), means(v, True), 1e-5)
+        assert close(attend(causal=True, mask=mask), np.float32([1, 1.5, 1.5]).reshape(1, 3, 1, 1), 1e-5)
 
 
 # --- half precision -------------------------------------------------------------------------------------------

@@ -200,6 +200,12 @@ def test_renumbering_is_undone_by_the_rows(rows, data):
     np.testing.assert_array_equal(np.array(rows)[found], ids)
 
 
+@pytest.mark.parametrize("rows", [[[5]], [5.0], [], ["5"], [True, False], None])
+def test_rows_that_are_none_are_refused(rows):
+    with pytest.raises(ValueError, match="rows must be"):
+        renumber([5], rows)
+
+
 # --- text to ids ----------------------------------------------------------------------------------------------
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "北京", "京", "▁", "▁a", "北", "C", "é"]

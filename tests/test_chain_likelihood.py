@@ -199,6 +199,8 @@ def test_tags_forced_by_what_is_legal_may_score_arbitrarily_low(by, size):
     np.testing.assert_allclose(np.exp(log_p), truth.p, atol=1e-5)
     np.testing.assert_allclose(array(marginals(e[None], A, **given))[0], truth.marginals, atol=2e-5)
     assert float(entropy(e[None], A, **given)[0]) == pytest.approx(truth.entropy, abs=2e-5)
+    drawn = array(sample(e[None], A, **given, count=3000, seed=0))[0]
+    np.testing.assert_allclose((drawn[..., None] == np.arange(K)).mean(0), truth.marginals, atol=0.04)
     # Decoding compares sums, which are rounded: as its docstring says, to 10⁻⁷ of the size each.
     best = array(viterbi(e[None], A, **given)[0])[0]
     assert truth.log_p.max() - truth.log_p[(truth.tags == best).all(1)][0] <= 4e-7 * abs(size)

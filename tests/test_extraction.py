@@ -317,6 +317,13 @@ def test_event_score_by_hand():
     assert math.isclose((score + event_score(gold, gold)).precision, (5 / 3 + 3) / 6)
 
 
+@pytest.mark.parametrize("wrong", [None, "text", [("a", "b")], {"ab": "x"}, {("a", "b"): 1}, {("a", "b"): None}])
+def test_arguments_of_events_are_a_mapping_of_tuples_to_text(wrong):
+    for name, arguments in (("gold", (wrong, {})), ("predicted", ({}, wrong))):
+        with pytest.raises(ValueError, match=rf"{name} must be a mapping of \(type, role\) to text"):
+            event_score(*arguments)
+
+
 def test_the_article_s_metric_cannot_see_groups():
     # Who attacked which town? The events differ, their (type, role, argument) do not.
     attacks = [

@@ -85,6 +85,24 @@ def test_the_loss_of_a_place_that_no_text_has_is_nan_where_nothing_can_raise(mes
     np.testing.assert_allclose(found, changed(array(pointer_loss(STARTS, ENDS, LOGITS)), 1, np.nan), rtol=1e-5)
 
 
+@pytest.mark.parametrize("low", [-1e29, -1e30, -1e31, -3e38, 1e38])
+@pytest.mark.parametrize("mode", ["eager", *COMPILED])
+def test_logits_below_minus_1e30_count_as_any_others_do(low, mode):
+    logits = np.full((1, 4, 2), low, "float32")
+    logits[0, 3] = 0  # padded
+    mask = np.array([[1, 1, 1, 0]])
+    loss = compiled(lambda x: pointer_loss([0], [2], x, mask=mask), mode)(logits)
+    np.testing.assert_allclose(array(loss), [math.log(3)], rtol=1e-6)
+    *place, log_p = compiled(lambda x: best_span(x, mask=mask), mode)(logits)
+    assert [int(x[0]) for x in place] == [0, 0]
+    np.testing.assert_allclose(array(log_p), [-2 * math.log(3)], rtol=1e-6)
+
+
+def test_an_empty_batch_has_no_loss_and_no_answer():
+    logits, none = LOGITS[:0], np.zeros(0, "int32")
+    assert [tuple(x.shape) for x in (pointer_loss(none, none, logits), *best_span(logits))] == [(0,)] * 4
+
+
 def test_whole_numbers_of_any_type_are_places():
     expected = array(pointer_loss(STARTS, ENDS, LOGITS))
     for dtype in ("int64", "uint8", "float32"):

@@ -12,6 +12,7 @@ from scipy.special import log_softmax, logsumexp
 
 from lib import chain
 from lib.crf import CRF
+from lib.memm import MEMM
 from lib.tagging import PADDING, SEGMENT_ALPHABET, UNKNOWN, Decode, Head, LegalMoves, Softmax, Tagger, legal_moves
 
 pytestmark = pytest.mark.backends
@@ -300,6 +301,13 @@ def test_what_is_no_target_is_refused_by_name(tags, message):
     for loss in (Softmax(3).sequence_loss, Softmax(3).loss):
         with pytest.raises(ValueError, match=message):
             loss(tags, normal(3, 4, 3))
+
+
+@pytest.mark.parametrize("head", [Softmax, CRF, MEMM], ids=lambda head: head.__name__)
+def test_a_likelihood_refuses_tags_of_text_by_name(head):
+    for tags in ([["a"] * 4] * 3, None, np.ma.masked_array(np.zeros((3, 4), int), np.eye(3, 4))):
+        with pytest.raises(ValueError, match="tags must be"):
+            head(3).log_likelihood(tags, normal(3, 4, 3))
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,8 @@ def find_feature_map(given: Any, dim: int, signed: bool = False) -> FeatureMap:
     return FeatureMap(given if signed else lambda x: _not_negative(given(x)))
 
 
-def _not_negative(features: Tensor) -> Tensor:
+def _not_negative(features: Any) -> Tensor:
+    features = _as_features(features)
     if 0 in features.shape:
         return features  # which has no least
     least = ops.stop_gradient(ops.min(features))
@@ -385,8 +386,15 @@ def mapped(feature_map: FeatureMap, q: Tensor, k: Tensor) -> tuple[FeatureMap, T
     return _EXP if feature_map.logarithmic else _PLAIN, _features(feature_map, q), _features(feature_map, k)
 
 
+def _as_features(given: Any) -> Tensor:
+    try:
+        return as_tensor("features", given, kinds="iuf")
+    except ValueError as error:
+        raise ValueError(f"feature_map must give a tensor of numbers (..., features): {error}") from None
+
+
 def _features(feature_map: FeatureMap, x: Tensor) -> Tensor:
-    features, expected = feature_map.apply(float32_or_wider(x)), tuple(x.shape[:-1])
+    features, expected = _as_features(feature_map.apply(float32_or_wider(x))), tuple(x.shape[:-1])
     got = tuple(features.shape)
     if len(got) != len(x.shape) or any(
         None not in (g, e) and g != e for g, e in zip(got[:-1], expected, strict=True)
@@ -412,7 +420,9 @@ def within_range(*x: Tensor) -> Tensor:
         >>> bool(within_range(np.array([1.0, -30.0], "float32"))), bool(within_range(np.array([-50.0], "float32")))
         (True, False)
     """
-    fine = (ops.logical_and(ops.min(y) > -36, ops.max(y) < 1e12) for y in map(float32_or_wider, x))
+    fine = (
+        ops.logical_and(ops.min(y, initial=0) > -36, ops.max(y, initial=0) < 1e12) for y in map(float32_or_wider, x)
+    )
     return functools.reduce(ops.logical_and, fine)
 
 
@@ -426,8 +436,8 @@ def largest(x: Tensor) -> Tensor:
     return ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True))
 
 
-#: Below every logarithm of a feature.
-NOTHING = -1e30
+#: Below every logarithm of a feature: the least number of float32.
+NOTHING = float(np.finfo("float32").min)
 
 
 def query_features(

@@ -20,7 +20,9 @@ way to rewrite it::
 They share one skeleton, :mod:`lib.attention.chunkwise`; the one state for all queries is in
 :mod:`lib.attention.bidirectional`. The maps φ are in :mod:`lib.attention.feature_maps`.
 
-All tensors have the shape (batch, time, heads, dim). Nothing is scaled by 1/√d inside, save in
+All tensors have the shape (batch, time, heads, dim). Results have the type that holds q, k and v, and sums are kept
+in float32 or wider: on TensorFlow in float64 if one of them is so; Keras has no float64 on JAX, and on torch its
+products are of float32 even then. Nothing is scaled by 1/√d inside, save in
 :func:`softmax_attention`. Queries, keys, values and what gives a form its name come first, in this order; all else
 goes by name.
 
@@ -58,6 +60,7 @@ from .arguments import checked, finite_queries, known_normalization, of_one_type
 from .bidirectional import full_attention, normalizer
 from .chunkwise import CHUNK, chunkwise_attention, recurrent_step
 from .feature_maps import NOTHING, exact_map, find_feature_map, mapped, query_features
+from .tiling import shape_only
 
 __all__ = [
     "cumulative_attention",
@@ -307,6 +310,8 @@ def recurrent_attention(
         [0.0, 0.5, 1.0, 1.5]
     """
     q, k, v, mask, valid = checked(q, k, v, mask, causal=True)
+    if shape_only(q):
+        return v
     state, outputs = None, []
     for t in range(q.shape[1]):
         seen = None if mask is None else mask[:, t]
@@ -353,6 +358,8 @@ def cumulative_attention(
     """
     q, k, v, mask, valid = checked(q, k, v, mask, causal=True)
     signed = known_normalization(normalize) != "sum"
+    if shape_only(q):
+        return v
     q, k, v = removed_tokens(mask, q, k, v)
     feature_map, q, k = mapped(exact_map(find_feature_map(feature_map, q.shape[-1], signed)), q, k)
     (q, level), k = query_features(feature_map, q, normalize), feature_map.apply(float32_or_wider(k))

@@ -183,7 +183,7 @@ class SelfAttention(keras.layers.Layer):
         Q, K, V = (self._split(linear(x)) for linear in (self.query, self.key, self.value))
         scores = ops.matmul(Q / math.sqrt(Q.shape[-1]), ops.transpose(K, (0, 1, 3, 2)))
         if mask is not None:
-            lowest = -6.5e4 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -1e30
+            lowest = -65504.0 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -3.38e38
             scores = ops.where(mask[:, None, None, :], scores, ops.cast(lowest, scores.dtype))
         weights = self.dropout(ops.softmax(scores), training=training)
         return self.project(self._join(ops.matmul(weights, V)))

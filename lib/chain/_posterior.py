@@ -57,14 +57,14 @@ def _by_products(e: Tensor, M: Tensor) -> tuple[Posterior, Tensor, Tensor]:
 
 
 def _by_logarithms(e: Tensor, M: Tensor) -> Posterior:
-    e, taken = _of_legal_sequences(e, M)
+    e, taken = of_legal_sequences(e, M)
     priors, weights, scales = messages(LOGARITHMS, e, M)
     prior, left, right = priors[:, 0], weights[:, 0], ops.flip(weights[:, 1], 0)
     log_z = taken + ops.sum(scales[:-1, 0], axis=(0, 2)) + prior[-1, :, 0]
     return Posterior(log_z, softmax(prior + right), left[:-1], right[1:])
 
 
-def _of_legal_sequences(e: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
+def of_legal_sequences(e: Tensor, M: Tensor) -> tuple[Tensor, Tensor]:
     """The emissions of tags that some legal sequence has, less the best of these at each step; the sum of the best.
 
     So a step whose legal tags all score far below one that no legal sequence has, by 10⁷ say, costs no digits.

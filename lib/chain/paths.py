@@ -15,6 +15,7 @@ from .._backend import jit, scan
 from .._layers import checked_seed
 from .._tensors import or_nan
 from ._messages import from_both_ends, messages, with_boundary
+from ._posterior import of_legal_sequences
 from ._semirings import LOGARITHMS, MAXIMA, Semiring, finite_or_zero
 from .arguments import checked
 
@@ -109,7 +110,7 @@ def viterbi(
         Sums of scores are compared, each relative to the best score of its step. Where all that is legal at a step
         scores c below a tag that no legal sequence has, sequences that differ by less than about c · 10⁻⁷ (in
         float32) are taken to be equal: to look for such tags before would cost every chain a second recursion.
-        The probabilities have no such limit.
+        The probabilities have no such limit, nor has :func:`sample`.
 
     Raises:
         ValueError: As :func:`checked`.
@@ -181,7 +182,7 @@ def k_best(
     Returns:
         Tags, shape (batch, k, time), int32, −1 at masked steps; and their scores, shape (batch, k), float32 or
         wider. Where fewer than k sequences are legal the rest has tags −1 and score −inf; where the arguments are
-        wrong, tags are −1 and scores NaN.
+        wrong, tags are −1 and scores NaN. They are told apart as :func:`viterbi` tells them, with its limit.
 
     Raises:
         ValueError: ``k`` is not a positive integer; otherwise as :func:`checked`.
@@ -207,7 +208,9 @@ def _sample(e: Tensor, M: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
     ``u`` are uniform numbers in (0, 1), one for each choice that could arise, (batch, count, K² + half · 2 · K).
     """
-    e, M = _even(e, M)
+    # A score this low costs the others digits, if a tag that no legal sequence has is what it is low against.
+    low = ops.min(ops.where(e > -math.inf, e, 0)) < -1000
+    e, M = _even(ops.cond(low, lambda: of_legal_sequences(e, M)[0], lambda: e), M)
     scores, pairs, _ = _to_the_middle(LOGARITHMS, e, M)
     K = M.shape[-1]
     gumbel = -ops.log(-ops.log(u))

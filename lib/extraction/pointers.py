@@ -248,6 +248,8 @@ def _log_softmax_over_places(logits: Tensor, mask: Tensor | None) -> tuple[Tenso
     if mask is not None:
         mask, told = checked_mask(mask, tuple(logits.shape[:2]), to_fit="logits")
         valid = ops.logical_and(valid, mask[:, :, None])
+    best = ops.stop_gradient(ops.max(_where(valid, logits, -math.inf), axis=1, keepdims=True, initial=-math.inf))
+    logits = logits - ops.where(ops.isfinite(best), best, 0)  # so that −1e30 is below all that counts
     # A finite −1e30 inside, and −∞ outside, so that no gradient meets ∞ − ∞.
     log_p = ops.log_softmax(_where(valid, logits, -1e30), axis=1)
     return _where(valid, log_p, -math.inf), told

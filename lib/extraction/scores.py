@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from .._arguments import items
 from ..tagging import Score
@@ -133,7 +134,7 @@ def event_score(gold: Mapping[tuple[str, str], str], predicted: Mapping[tuple[st
         X, Y and Z; scores of several texts add up.
 
     Raises:
-        ValueError: ``gold`` or ``predicted`` is no mapping to strings.
+        ValueError: ``gold`` or ``predicted`` is no mapping of tuples to strings.
 
     Source: Su Jianlin, https://github.com/bojone/lic2020_baselines, ``ee.py``.
 
@@ -143,8 +144,13 @@ def event_score(gold: Mapping[tuple[str, str], str], predicted: Mapping[tuple[st
         Score(correct=0.7272727272727273, predicted=2, gold=2)
     """
     for name, arguments in (("gold", gold), ("predicted", predicted)):
-        if not isinstance(arguments, Mapping) or not all(isinstance(text, str) for text in arguments.values()):
+        if not isinstance(arguments, Mapping) or not all(map(_is_argument, arguments.items())):
             raise ValueError(f"{name} must be a mapping of (type, role) to text, got {arguments!r}")
     pairs = [(gold[key], argument) for key, argument in predicted.items() if key in gold]
     correct = sum(2 * longest_common_subsequence(a, b) / (len(a) + len(b)) if a or b else 1 for a, b in pairs)
     return Score(correct, len(predicted), len(gold))
+
+
+def _is_argument(item: tuple[Any, Any]) -> bool:
+    key, text = item
+    return isinstance(key, tuple) and isinstance(text, str)

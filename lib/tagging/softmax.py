@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from .. import chain
 from .._arguments import positive_integer
-from .._tensors import or_nan
+from .._tensors import as_tensor, or_nan
 from .heads import Head, _forbid
 from .moves import LegalMoves
 from .schemes import PADDING
@@ -67,6 +67,7 @@ class Softmax(Head):
 
     def log_likelihood(self, tags: Tensor, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Σ_t log softmax(emissions_t)[tags_t] over the valid steps whose tag is known, shape (batch,)."""
+        tags = as_tensor("tags", tags)
         known = ops.not_equal(tags, chain.UNKNOWN)
         return chain.sequence_score(
             tags=ops.where(known, tags, 0),
