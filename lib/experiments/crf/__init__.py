@@ -9,7 +9,6 @@
     :mod:`.drawings`     the figures of the chapter
     :mod:`.exercises`    the exercises of the chapter
 
-``python -m lib.experiments.crf --scale cpu`` records them, in two hours of one core; "pretrained", twelve layers of
-a transformer, is a third of it. Multiplier None is the softmax, a tagger without transitions. Tags are s, b, m, e,
-as in the article.
+``python -m lib.experiments.crf --scale cpu`` records them, in an hour and a half of one core. Multiplier None is
+the softmax, a tagger without transitions. Tags are s, b, m, e, as in the article.
 """

@@ -19,7 +19,7 @@ from lib.experiments.crf.corpora import words
 from lib.experiments.crf.finetuning import Row, scores_of, trained_by_softmax
 from lib.experiments.crf.gradients import gradient_norms, margins
 from lib.experiments.crf.matrices import INITIAL, TAGS, Array, preferences
-from lib.experiments.labelling import Corpus, emissions_of, scores
+from lib.experiments.labelling import Corpus, Part, emissions_of, scores
 from lib.tagging import SEGMENT_ALPHABET, LegalMoves, Tagger, legal_moves
 
 #: Where a journey is looked at. The last is our estimate of how many steps the article's run had: its script passes
@@ -153,6 +153,7 @@ def travel(
     corpus = words(sentences, test, longest)
     first, _ = trained_by_softmax(encoder, network, corpus, epochs, pretraining_rate, batch)
     emissions, unseen = _emissions(first, corpus)
+    rules = legal_moves(SEGMENT_ALPHABET)
     rng, start = np.random.default_rng(seed), INITIAL[initial](seed)
     order = np.empty(0, int)
 
@@ -164,26 +165,20 @@ def travel(
         tags = corpus.train.tags[chosen]
         return (expected_moves(emissions[chosen], weights, tags) - actual_moves(tags)).mean(axis=0)
 
-    def decoded(weights: Array, legal: LegalMoves | None = None) -> Row:
-        ruled = weights if legal is None else np.where(legal.transitions, weights, -np.inf)
-        ends = {} if legal is None else {"start": _rule(legal.start), "end": _rule(legal.end)}
-        tags, _ = viterbi(unseen, ruled.astype(np.float32), mask=corpus.test.characters != 0, **ends)
-        return scores(keras.ops.convert_to_numpy(tags), corpus.test, SEGMENT_ALPHABET)
-
-    path, rules = adam(gradient, start, rate), legal_moves(SEGMENT_ALPHABET)
+    path = adam(gradient, start, rate)
     keys = ("transitions", "displacement", "separated", "f1", "illegal", "ruled_f1")
     found: dict[str, list[Any]] = {key: [] for key in keys}
     for step in range(1, checkpoints[-1] + 1):
         weights = next(path)
         if step in checkpoints:
-            score = decoded(weights)
+            score = _decoded(unseen, corpus.test, weights)
             looked = (
                 weights,
                 float(np.abs(weights - start).max()),
                 preferences(weights)["separated"],
                 score["f1"],
                 score["illegal"],
-                decoded(weights, rules)["f1"],
+                _decoded(unseen, corpus.test, weights, rules)["f1"],
             )
             for key, value in zip(keys, looked, strict=True):
                 found[key].append(value)
@@ -191,11 +186,62 @@ def travel(
         **found,
         "checkpoints": list(checkpoints),
         "characters": score["characters"],
-        "softmax_f1": decoded(np.zeros_like(start))["f1"],
-        "softmax_ruled_f1": decoded(np.zeros_like(start), rules)["f1"],
+        "softmax_f1": _decoded(unseen, corpus.test, np.zeros_like(start))["f1"],
+        "softmax_ruled_f1": _decoded(unseen, corpus.test, np.zeros_like(start), rules)["f1"],
         "margins": np.quantile(margins(unseen, corpus.test.tags), (0.1, 0.25, 0.5, 0.75, 0.9)),
         "gradient": gradient_norms(unseen, corpus.test.tags)["sentence"],
     }
+
+
+def as_drawn(
+    seed: int,
+    *,
+    encoder: str = "convolutional",
+    network: int = 1,
+    sentences: int = 16_000,
+    test: int = 2000,
+    longest: int = 40,
+    epochs: int = 2,
+    pretraining_rate: float = 1e-3,
+    batch: int = 64,
+) -> dict[str, Any]:
+    """Random transitions, left as they were drawn, above a network that was trained with a softmax.
+
+    Args:
+        seed: of the draw.
+        encoder: as in :func:`travel`.
+        network: as in :func:`travel`.
+        sentences: as in :func:`travel`.
+        test: as in :func:`travel`.
+        longest: as in :func:`travel`.
+        epochs: as in :func:`travel`.
+        pretraining_rate: as in :func:`travel`.
+        batch: as in :func:`travel`.
+
+    Returns:
+        "f1" and "illegal" of the test part, with these transitions, and "softmax_f1" and "softmax_illegal" without.
+
+    Example:
+        >>> row = as_drawn(1, encoder="weak", sentences=128, test=20, epochs=1)
+        >>> sorted(row)
+        ['f1', 'illegal', 'softmax_f1', 'softmax_illegal']
+    """
+    corpus = words(sentences, test, longest)
+    first, _ = trained_by_softmax(encoder, network, corpus, epochs, pretraining_rate, batch)
+    unseen = _emissions(first, corpus)[1]
+    found: dict[str, Any] = {}
+    for name, weights in (("", INITIAL["glorot"](seed)), ("softmax_", INITIAL["zeros"](seed))):
+        score = _decoded(unseen, corpus.test, weights)
+        found |= {f"{name}{key}": score[key] for key in ("f1", "illegal")}
+    return found
+
+
+def _decoded(emissions: NDArray, part: Part, weights: Array, legal: LegalMoves | None = None) -> Row:
+    """The scores of a part that is decoded with these transitions, and with rules where there are some."""
+    ruled = weights if legal is None else np.where(legal.transitions, weights, -np.inf)
+    ends = {} if legal is None else {"start": _rule(legal.start), "end": _rule(legal.end)}
+    tags, _ = viterbi(emissions, ruled.astype(np.float32), mask=part.characters != 0, **ends)
+    return scores(keras.ops.convert_to_numpy(tags), part, SEGMENT_ALPHABET)
 
 
 def _rule(allowed: NDArray[np.bool_]) -> NDArray[np.float32]:
