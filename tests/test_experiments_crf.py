@@ -469,7 +469,7 @@ def test_the_explorable_shows_the_recorded_matrices():
     rows = [
         {"rate": rate, "initial": initial, "seed": 1, "checkpoints": [10, 20], "characters": 1000}
         | {"transitions": [np.full((4, 4), rate * steps).tolist() for steps in (10, 20)]}
-        | {"displacement": [rate * 10, rate * 20], "separated": [0, 4], "illegal": [7, 0]}
+        | {"displacement": [rate * 10, rate * 20], "separated": [0, 4], "illegal": [7, 0], "f1": [0.5, 0.9]}
         for rate in (1e-3, 1e-2)
         for initial in ("zeros", "glorot")
     ]
@@ -479,7 +479,7 @@ def test_the_explorable_shows_the_recorded_matrices():
     assert isinstance(explorable, explorables.Explorable)
     assert len(explorable.frames["told"]) == 2 * 2 * 2
     assert "20 steps at 0.01 are a budget of 0.2" in explorable.frames["told"][3]
-    assert "4 of 4" in explorable.frames["told"][3]
+    assert "4 of 4. F1 90.0 %" in explorable.frames["told"][3]
 
 
 # --- the exercises ------------------------------------------------------------------------------------------

@@ -240,10 +240,11 @@ def steps_and_rates(record: Record) -> Explorable:
 
     def tell(start: str, rate: float, count: int) -> str:
         row, k = row_of(start, rate), steps.index(count)
+        left = 1e3 * row["illegal"][k] / row["characters"]
         return (
             f"{count:,} steps at {names[rate]} are a budget of {rate * count:.2g}; the farthest score has moved by "
             f"{row['displacement'][k]:.2g}. Rows in order: {row['separated'][k]} of 4. "
-            f"Impossible moves in the output: {1e3 * row['illegal'][k] / row['characters']:.1f} in 1000 characters."
+            f"F1 {100 * row['f1'][k]:.1f} %, impossible moves {left:.1f} in 1000."
         )
 
     return Explorable(
@@ -251,18 +252,22 @@ def steps_and_rates(record: Record) -> Explorable:
         tell=tell,
         controls=[
             Control("Begin at", [*starts], start=0, buttons=True),
-            Control("Rate", rates, names.get, start=2),
+            Control("Rate", rates, names.get, start=3),
             Control("Steps", steps, lambda count: f"{count:,}", start=2),
         ],
         curves=[
-            Curve("possible", BLUE, "line", (0.6, 0.07)),
-            Curve("impossible", VERMILION, "line", (0.78, 0.07)),
+            Curve("possible", BLUE, "line", (0.58, 0.2)),
+            Curve("impossible", VERMILION, "line", (0.78, 0.2)),
             Curve("possible", BLUE, "dots"),
             Curve("impossible", VERMILION, "dots"),
             Curve("where it began", INK, "cloud"),
         ],
-        x=Axis("after s · after b · after m · after e", 0, 17.5, dict(zip(places, 4 * "sbme", strict=True))),
-        y=Axis("score of the move", -5, 5, [-4, -2, 0, 2, 4]),
+        still=[
+            (Curve(f"after {label}", INK, "line", ((0.7 + 4.5 * i) / 17.5, 0.1)), ([4.5 * i, 4.5 * i + 4], [0, 0]))
+            for i, label in enumerate(SEGMENT_ALPHABET)
+        ],
+        x=Axis("next label", 0, 17.5, dict(zip(places, 4 * "sbme", strict=True))),
+        y=Axis("score of the move", -7, 5, [-6, -4, -2, 0, 2]),
         alt="Sixteen stems, a transition each, in four groups.",
     )
 
@@ -335,7 +340,8 @@ def from_scratch(record: Record) -> list[Figure]:
         (1, 1e-2): ("all at 0.01", INK),
     }
     raised = {("weak", "λ = 10"): -0.35, ("weak", "λ = 100"): 0.35}
-    raised |= {("convolutional", name): shift for name, shift in (("softmax", -0.35), ("λ = 10", 0.2))}
+    apart = {"softmax": -1.6, "λ = 1": -0.7, "λ = 10": 0.1, "λ = 100": 0.8}
+    raised |= {("convolutional", told): shift for told, shift in apart.items()}
     panels = []
     for title, encoder in (("one convolution", "weak"), ("three, twice as wide", "convolutional")):
         figure, ax = plt.subplots(figsize=(2.9, 2.7))
