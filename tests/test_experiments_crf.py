@@ -3,7 +3,7 @@
 import runpy
 from functools import lru_cache, partial
 from inspect import signature
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 
 import keras
 import numpy as np
@@ -12,33 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import ops
+from shared import assert_accepts_its_solution_alone
 
-from lib.crf import CRF, log_likelihood
-from lib.experiments import crf as experiments
+from lib.crf import CRF, log_likelihood, marginals
 from lib.experiments import labelling
+from lib.experiments.crf import corpora, drawings, exercises, finetuning, gradients, matrices, road, sweeps
 from lib.experiments.labelling import Corpus, Part
-from lib.workbench import records
+from lib.workbench import explorables, records
 
 # That a tagger learns the same in a graph is tested in test_tagging.
 pytestmark = pytest.mark.usefixtures("eager_models")
 
-#: The transitions of article 7196: with one rate for everything, and with a rate for the CRF 1000 times as large.
-ONE_RATE = np.array(
-    [
-        [-0.0517, -0.459, -0.244, 0.707],
-        [-0.564, -0.142, 0.314, 0.613],
-        [0.196, -0.334, -0.794, 0.672],
-        [0.769, 0.841, -0.683, 0.572],
-    ]
-)
-TWO_RATES = np.array(
-    [
-        [3.17, 2.16, -3.97, -2.04],
-        [-3.89, -0.451, 1.67, 0.874],
-        [-3.9, -4.41, 3.82, 2.45],
-        [1.88, 0.991, -2.48, -0.247],
-    ]
-)
+#: The transitions of article 7196: with one rate for everything, and with one 1000 times as large for the CRF.
+ONE_RATE, TWO_RATES = matrices.PUBLISHED[1e-5], matrices.PUBLISHED[1e-2]
 SMALL = {"sentences": 64, "test": 16, "longest": 9, "batch": 16}
 
 
@@ -61,20 +47,20 @@ def words():
         return Corpus(*parts, ("", "?", "a", "b", "c"), ("s", "b", "m", "e"))
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(experiments, "segmentation", segmentation)
-        for name in experiments.ENCODERS:
+        monkeypatch.setattr(corpora, "segmentation", segmentation)
+        for name in finetuning.ENCODERS:
             small = partial(labelling.convolutional, width=8, layers=1)
-            monkeypatch.setitem(experiments.ENCODERS, name, small)
+            monkeypatch.setitem(finetuning.ENCODERS, name, small)
         yield
-    experiments._corpus.cache_clear()
-    experiments._pretrained.cache_clear()
+    corpora.words.cache_clear()
+    finetuning.trained_by_softmax.cache_clear()
 
 
 # --- matrices of transitions ------------------------------------------------------------------------------
 
 
 def test_the_matrices_of_the_article_are_judged_as_the_article_does():
-    one, two = experiments.preferences(ONE_RATE), experiments.preferences(TWO_RATES)
+    one, two = matrices.preferences(ONE_RATE), matrices.preferences(TWO_RATES)
     assert (one["separated"], two["separated"]) == (2, 4)
     assert (two["legal"], two["forbidden"]) == pytest.approx((2.13, -2.67), abs=0.01)
     assert two["inverted"] == 0
@@ -89,16 +75,16 @@ def test_the_matrices_of_the_article_are_judged_as_the_article_does():
 
 
 def test_equal_scores_prefer_nothing():
-    found = experiments.preferences(np.zeros((4, 4)))
+    found = matrices.preferences(np.zeros((4, 4)))
     assert (found["legal"], found["forbidden"], found["separated"], found["inverted"]) == (0, 0, 0, 16)
 
 
 def test_random_transitions_are_those_of_glorot():
-    drawn = np.array([experiments.glorot(seed) for seed in range(500)])
+    drawn = np.array([matrices.glorot(seed) for seed in range(500)])
     limit = np.sqrt(6 / 8)
     assert np.abs(drawn).max() <= limit
     assert drawn.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
-    np.testing.assert_array_equal(experiments.glorot(3), drawn[3])
+    np.testing.assert_array_equal(matrices.glorot(3), drawn[3])
     keras_limit = np.abs(ops.convert_to_numpy(keras.initializers.GlorotUniform(0)((400, 400)))).max()
     assert keras_limit == pytest.approx(np.sqrt(6 / 800), rel=0.01)
 
@@ -122,13 +108,13 @@ def test_margins_are_leads_of_the_right_tag():
         for t, tag in enumerate(sentence)
         if tag >= 0
     ]
-    np.testing.assert_allclose(experiments.margins(emissions, tags), expected)
+    np.testing.assert_allclose(gradients.margins(emissions, tags), expected)
 
 
 def test_gradient_norms_are_those_of_the_likelihood():
     emissions, tags = random_sentences(1)
     moves = (tags[:, 1:] >= 0).sum()
-    epsilon, gradients = 1e-4, np.zeros((len(tags), 4, 4))
+    epsilon, slopes = 1e-4, np.zeros((len(tags), 4, 4))
     for i in range(4):
         for j in range(4):
             shift = np.zeros((4, 4))
@@ -144,20 +130,20 @@ def test_gradient_norms_are_those_of_the_likelihood():
                 )
                 for sign in (1, -1)
             )
-            gradients[:, i, j] = (down - up) / (2 * epsilon)
-    found = experiments.gradient_norms(emissions, tags)
-    assert found["sentence"] == pytest.approx(np.abs(gradients).sum() / moves, rel=1e-6)
-    assert found["corpus"] == pytest.approx(np.abs(gradients.sum(axis=0)).sum() / moves, rel=1e-6)
+            slopes[:, i, j] = (down - up) / (2 * epsilon)
+    found = gradients.gradient_norms(emissions, tags)
+    assert found["sentence"] == pytest.approx(np.abs(slopes).sum() / moves, rel=1e-6)
+    assert found["corpus"] == pytest.approx(np.abs(slopes.sum(axis=0)).sum() / moves, rel=1e-6)
 
 
 def test_padded_steps_have_no_gradient():
     emissions, tags = random_sentences(2)
     spoiled = np.where(tags[..., None] < 0, np.nan, emissions)
-    assert experiments.gradient_norms(spoiled, tags) == experiments.gradient_norms(emissions, tags)
+    assert gradients.gradient_norms(spoiled, tags) == gradients.gradient_norms(emissions, tags)
 
 
 def test_the_gradient_dies_with_the_margin():
-    found = [experiments.gradient_at_margin(margin, sentences=100, longest=12) for margin in experiments.MARGINS]
+    found = [gradients.gradient_at_margin(margin, sentences=100, longest=12) for margin in sweeps.MARGINS]
     for norms in found:
         assert norms["corpus"] <= norms["sentence"] <= norms["bound"] + 1e-12
     for key in ("corpus", "sentence", "bound"):
@@ -169,14 +155,14 @@ def test_the_gradient_dies_with_the_margin():
 def test_the_bound_is_the_norm_of_a_single_move():
     for margin in (0.0, 1.5, 6.0):
         emissions = margin * np.eye(4)[[[1, 3]]]
-        norm = experiments.gradient_norms(emissions, [[1, 3]])["sentence"]
+        norm = gradients.gradient_norms(emissions, [[1, 3]])["sentence"]
         p = np.exp(margin) / (np.exp(margin) + 3)
         assert norm == pytest.approx(2 * (1 - p**2))
 
 
 @pytest.mark.parametrize(("optimizer", "multiplier", "power"), [("sgd", 10.0, 2), ("adam", 10.0, 1)])
 def test_a_multiplier_acts_squared_under_gradient_descent_and_once_under_adam(optimizer, power, multiplier):
-    found = experiments.step_ratio(optimizer, multiplier, rate=1e-4, steps=2)
+    found = road.step_ratio(optimizer, multiplier, rate=1e-4, steps=2)
     assert found == pytest.approx(multiplier**power, rel=0.02)
 
 
@@ -184,7 +170,7 @@ def test_a_ratio_builds_no_graph(caplog):
     # Each is used for a step or two; TensorFlow warns of the fifth such graph in a row, in the reader's notebook.
     with caplog.at_level("WARNING"):
         for _ in range(4):
-            experiments.step_ratio("sgd", 2.0)
+            road.step_ratio("sgd", 2.0)
     assert caplog.text == ""
 
 
@@ -193,7 +179,7 @@ def test_a_ratio_builds_no_graph(caplog):
 
 @lru_cache
 def finetune(multiplier, initial="zeros"):
-    return experiments.finetune("weak", multiplier, initial, 2, **SMALL, epochs=3, steps=10, rate=1e-4)
+    return finetuning.finetune("weak", multiplier, initial, 2, **SMALL, epochs=3, steps=10, rate=1e-4)
 
 
 def test_no_transition_outruns_its_budget():
@@ -208,9 +194,9 @@ def test_no_transition_outruns_its_budget():
 
 def test_a_small_rate_leaves_random_transitions_where_they_were():
     row = finetune(1, "glorot")
-    np.testing.assert_allclose(row["initial_transitions"], experiments.glorot(2))
+    np.testing.assert_allclose(row["initial_transitions"], matrices.glorot(2))
     assert row["correlation"] > 0.999
-    np.testing.assert_allclose(row["transitions"], experiments.glorot(2), atol=1.05 * row["budget"])
+    np.testing.assert_allclose(row["transitions"], matrices.glorot(2), atol=1.05 * row["budget"])
     assert row["displacement"] > 0
 
 
@@ -221,12 +207,12 @@ def test_multiplier_zero_keeps_the_transitions_and_trains_the_encoder():
 
 
 def test_without_transitions_crf_training_is_softmax_training():
-    corpus = experiments._corpus(64, 16, 9)
+    corpus = corpora.words(64, 16, 9)
     weights = []
     for multiplier in (None, 0):
         keras.utils.set_random_seed(5)
-        head = experiments._head(multiplier, "zeros", 5)
-        tagger = labelling.tagger_of(experiments.ENCODERS["weak"](corpus), head, 0.01)
+        head = finetuning.head_of(multiplier, "zeros", 5)
+        tagger = labelling.tagger_of(finetuning.ENCODERS["weak"](corpus), head, 0.01)
         before = np.concatenate([np.ravel(weight) for weight in tagger.encoder.get_weights()])
         labelling.train(tagger, corpus.train, steps=8, batch=16)
         weights.append(np.concatenate([np.ravel(weight) for weight in tagger.encoder.get_weights()]))
@@ -235,10 +221,10 @@ def test_without_transitions_crf_training_is_softmax_training():
 
 
 def test_all_multipliers_of_a_seed_start_from_one_encoder():
-    pretrained = partial(experiments._pretrained, "weak", 2, experiments._corpus(64, 16, 9), 3, 1e-3, 16)
+    pretrained = partial(finetuning.trained_by_softmax, "weak", 2, corpora.words(64, 16, 9), 3, 1e-3, 16)
     finetune(1000)
     tagger, trained = pretrained()
-    experiments.finetune("weak", 1, "zeros", 2, **SMALL, epochs=3, steps=5, rate=1e-2)
+    finetuning.finetune("weak", 1, "zeros", 2, **SMALL, epochs=3, steps=5, rate=1e-2)
     assert pretrained()[1] is trained
     for one, other in zip(tagger.encoder.get_weights(), trained, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -270,7 +256,7 @@ def test_a_row_tells_its_arguments_its_time_and_what_hard_rules_do():
 )
 def test_unknown_cases_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        experiments.finetune(*arguments, 1)
+        finetuning.finetune(*arguments, 1)
 
 
 # --- from the start ---------------------------------------------------------------------------------------
@@ -278,7 +264,7 @@ def test_unknown_cases_are_refused(arguments, message):
 
 @lru_cache
 def scratch(multiplier):
-    return experiments.scratch("weak", multiplier, 1e-2, 1, **SMALL, epochs=5)
+    return finetuning.scratch("weak", multiplier, 1e-2, 1, **SMALL, epochs=5)
 
 
 def test_curves_have_one_point_an_epoch_and_loss_falls():
@@ -304,9 +290,9 @@ def test_the_softmax_has_no_transitions():
 # --- what is recorded -------------------------------------------------------------------------------------
 
 PLANS = [
-    (experiments.FINETUNE, experiments.finetune_cases, experiments.finetune),
-    (experiments.PRETRAINED, experiments.finetune_cases, experiments.finetune),
-    (experiments.SCRATCH, experiments.scratch_cases, experiments.scratch),
+    (sweeps.FINETUNE, sweeps.finetune_cases, finetuning.finetune),
+    (sweeps.PRETRAINED, sweeps.finetune_cases, finetuning.finetune),
+    (sweeps.SCRATCH, sweeps.scratch_cases, finetuning.scratch),
 ]
 
 
@@ -319,22 +305,29 @@ def test_every_case_is_one_that_the_experiment_takes_and_none_comes_twice(plans,
             given = signature(experiment).bind(**case)
             given.apply_defaults()
             initial = given.arguments["initial"]
-            if experiment is experiments.scratch and case["multiplier"] is None:
+            if experiment is finetuning.scratch and case["multiplier"] is None:
                 initial = None
-            experiments._check(case["encoder"], initial, case["multiplier"])
+            finetuning._check(case["encoder"], initial, case["multiplier"])
 
 
 def test_five_seeds_are_recorded():
     for plans, cases, _ in PLANS:
         for scale in ("cpu", "gpu"):
             assert {case["seed"] for case in cases(plans[scale])} == {1, 2, 3, 4, 5}
+    assert {seed for rate, initial, seed in sweeps.JOURNEYS if (rate, initial) == (1e-2, "glorot")} == {
+        1,
+        2,
+        3,
+        4,
+        5,
+    }
 
 
 def test_the_gpu_runs_the_same_code():
-    case = experiments.finetune_cases(experiments.PRETRAINED["gpu"])[-1]
-    assert 0 <= experiments.finetune(**case | SMALL | {"epochs": 1, "steps": 1})["f1"] <= 1
-    case = experiments.scratch_cases(experiments.SCRATCH["gpu"])[-1]
-    assert 0 <= experiments.scratch(**case | SMALL | {"epochs": 1})["f1"] <= 1
+    case = sweeps.finetune_cases(sweeps.PRETRAINED["gpu"])[-1]
+    assert 0 <= finetuning.finetune(**case | SMALL | {"epochs": 1, "steps": 1})["f1"] <= 1
+    case = sweeps.scratch_cases(sweeps.SCRATCH["gpu"])[-1]
+    assert 0 <= finetuning.scratch(**case | SMALL | {"epochs": 1})["f1"] <= 1
 
 
 def test_the_command_line_records_every_experiment(monkeypatch, tmp_path):
@@ -345,13 +338,15 @@ def test_the_command_line_records_every_experiment(monkeypatch, tmp_path):
         tiny = {"sentences": 64, "longest": 9}
         if name != "margin":
             tiny |= SMALL | {"epochs": 1}
+        if name == "road":
+            tiny |= {"checkpoints": [1, 2]}
         return sweep(chapter, name, function, [cases[0] | tiny], scale=scale, root=tmp_path)
 
     monkeypatch.setattr(records, "sweep", small)
-    assert experiments.main(["--scale", "cpu"]) == 0
-    assert written == ["margin", "finetune", "scratch", "pretrained"]
+    assert sweeps.main(["--scale", "cpu"]) == 0
+    assert written == ["margin", "finetune", "scratch", "pretrained", "road", "draws"]
     for name in written:
-        assert records.load(experiments.CHAPTER, name, "cpu", root=tmp_path).command.endswith("crf --scale cpu")
+        assert records.load(sweeps.CHAPTER, name, "cpu", root=tmp_path).command.endswith("crf --scale cpu")
 
 
 def test_the_module_is_a_command(capsys, monkeypatch):
@@ -363,8 +358,8 @@ def test_the_module_is_a_command(capsys, monkeypatch):
 
 
 def test_the_head_of_a_case_is_a_crf_unless_it_has_no_multiplier():
-    assert isinstance(experiments._head(10, "zeros", 1), CRF)
-    assert not isinstance(experiments._head(None, None, 1), CRF)
+    assert isinstance(finetuning.head_of(10, "zeros", 1), CRF)
+    assert not isinstance(finetuning.head_of(None, None, 1), CRF)
 
 
 # --- how far Adam can go ------------------------------------------------------------------------------------
@@ -403,3 +398,114 @@ def test_a_constant_gradient_of_any_size_moves_a_weight_by_the_rate_in_every_ste
         adam.apply([ops.convert_to_tensor([size], "float32")], [weight])
     assert float(weight[0]) == pytest.approx(-0.05, rel=1e-2)
     np.testing.assert_allclose(adam_steps([size] * 5), 1, rtol=1e-9)
+
+
+# --- steps times rate ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
+def test_expected_moves_are_sums_over_all_paths(spread):
+    emissions, tags = random_sentences(3, n=5, time=4)
+    transitions = spread * np.random.default_rng(4).standard_normal((4, 4))
+    expected = np.zeros((len(tags), 4, 4))
+    for found, f, sentence in zip(expected, emissions, tags, strict=True):
+        length = (sentence >= 0).sum()
+        paths = np.array([*product(range(4), repeat=length)])
+        scores = f[range(length), paths].sum(axis=1) + transitions[paths[:, :-1], paths[:, 1:]].sum(axis=1)
+        P = np.exp(scores - np.logaddexp.reduce(scores))
+        for t in range(length - 1):
+            np.add.at(found, (paths[:, t], paths[:, t + 1]), P)
+    spoiled = np.where(tags[..., None] < 0, np.nan, emissions)
+    np.testing.assert_allclose(road.expected_moves(spoiled, transitions, tags), expected, atol=1e-12)
+
+
+def test_what_is_expected_less_what_was_made_is_the_gradient_of_zero_transitions():
+    emissions, tags = random_sentences(5)
+    apart = road.expected_moves(emissions, np.zeros((4, 4)), tags) - road.actual_moves(tags)
+    moves = (tags[:, 1:] >= 0).sum()
+    assert np.abs(apart).sum() / moves == pytest.approx(gradients.gradient_norms(emissions, tags)["sentence"])
+
+
+def test_adam_is_that_of_keras():
+    slopes = np.random.default_rng(6).standard_normal((20, 3)) * [1e-3, 1.0, 1e3]
+    weight = keras.Variable(np.zeros(3, np.float32))
+    theirs = keras.optimizers.Adam(0.01)
+    path = road.adam(lambda _, step: slopes[step - 1], np.zeros(3), 0.01)
+    for slope in slopes:
+        theirs.apply([ops.convert_to_tensor(slope, "float32")], [weight])
+        np.testing.assert_allclose(next(path), ops.convert_to_numpy(weight), rtol=1e-3, atol=1e-6)
+
+
+def test_transitions_travel_along_the_road_and_learn_the_rules():
+    row = road.travel(0.05, "glorot", 2, checkpoints=(1, 4, 120), encoder="weak", **SMALL, epochs=3)
+    np.testing.assert_allclose(row["displacement"][:2], [0.05, 0.2], rtol=0.05)
+    assert row["separated"][-1] == 4
+    assert row["illegal"][-1] == 0
+    assert np.abs(row["transitions"][0] - matrices.glorot(2)).max() == pytest.approx(row["displacement"][0])
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------
+
+
+def test_the_trellis_counts_all_paths():
+    weights = []
+    for path in product(range(2), repeat=4):
+        moves = np.prod([drawings.MOVES[i, j] for i, j in pairwise(path)])
+        weights.append(np.prod(drawings.EMISSIONS[range(4), path]) * moves)
+    sums, best, after = (
+        drawings._from_the_start(np.add),
+        drawings._from_the_start(np.maximum),
+        drawings._to_the_end(),
+    )
+    assert sums[-1].sum() == sum(weights) == 162
+    assert best[-1].max() == max(weights) == 96
+    shares = sums * after / 162
+    with np.errstate(divide="ignore"):
+        f, g = np.log(drawings.EMISSIONS), np.log(drawings.MOVES)
+    np.testing.assert_allclose(shares, ops.convert_to_numpy(marginals(f[None], g))[0], atol=1e-6)
+
+
+def test_the_explorable_shows_the_recorded_matrices():
+    rows = [
+        {"rate": rate, "initial": initial, "seed": 1, "checkpoints": [10, 20], "characters": 1000}
+        | {"transitions": [np.full((4, 4), rate * steps).tolist() for steps in (10, 20)]}
+        | {"displacement": [rate * 10, rate * 20], "separated": [0, 4], "illegal": [7, 0], "f1": [0.5, 0.9]}
+        for rate in (1e-3, 1e-2)
+        for initial in ("zeros", "glorot")
+    ]
+    device = records.device()
+    record = records.Record(device, {}, "2026-01-31", "", "cpu", tuple(rows))
+    explorable = drawings.steps_and_rates(record)
+    assert isinstance(explorable, explorables.Explorable)
+    assert len(explorable.frames["told"]) == 2 * 2 * 2
+    assert "20 steps at 0.01 are a budget of 0.2" in explorable.frames["told"][3]
+    assert "4 of 4. F1 90.0 %" in explorable.frames["told"][3]
+
+
+# --- the exercises ------------------------------------------------------------------------------------------
+
+WRONG = {
+    "4.1": [512, 10, 55],
+    "4.2": [50, 3],
+    "4.3": [lambda f, _, t, j: np.exp(f[t, j]) / np.exp(f[t]).sum(), lambda *_: 0.25],
+    "4.4": [lambda _, decay: 1 / decay, lambda factor, decay: 1 / (factor * decay)],
+    "4.5": [(np.zeros((2, 3)), np.zeros((3, 3))), (np.eye(3), np.eye(3))],
+    "4.6": [lambda f, _: f, lambda f, g: f + g.max()],
+    "4.7": [lambda *_: 1.0, lambda f, g: f.var() + g.var()],
+    "4.8": ["I do not know."],
+}
+
+
+@pytest.mark.parametrize("number", exercises.SHEET.exercises)
+def test_an_exercise_accepts_its_solution_and_nothing_else(number, capsys):
+    assert_accepts_its_solution_alone(exercises.SHEET, number, WRONG[number], capsys)
+
+
+def test_a_better_answer_than_ours_is_accepted(capsys):
+    def by_marginals(f, g, t, j):
+        return float(ops.convert_to_numpy(marginals(f[None], g))[0, t, j])
+
+    exercises.check("4.2", 100.03)
+    exercises.check("4.3", by_marginals)
+    exercises.check("4.5", (np.zeros((2, 4)), np.where(np.eye(4)[0] + np.eye(4)[0][:, None] == 1, 0.0, -30.0)))
+    assert capsys.readouterr().out.count("right.") == 3
