@@ -127,7 +127,8 @@ def _finding(path: Path, claim: dict[str, Any]) -> str:
     rest = f'<p class="statement"><b>Instead:</b> {html.escape(instead)}</p>' if instead else ""
     return (
         f'<li class="{class_of(claim["verdict"])}"><p class="head">{verdict} <a href="{anchor(path, claim["id"])}">'
-        f'Claim {claim["id"]}</a></p><p class="statement">{html.escape(said)}</p>{strip}'
+        f'Claim {claim["id"]}</a></p><p class="from">{html.escape(title(path))}</p>'
+        f'<p class="statement">{html.escape(said)}</p>{strip}'
         f'<p class="evidence"><b>{cards.value(claim)}</b> {html.escape(claim.get("unit", ""))}</p>{rest}</li>'
     )
 
