@@ -189,6 +189,7 @@ def test_the_picture_of_a_chapter_is_its_first_figure():
         ("<p>before it</p><h1>T</h1><p>The   <i>first</i> one.</p><p>x</p>", "The first one."),
         ("<h1>T</h1><p>one</p><p>Two words &amp; more.</p>", "Two words & more."),
         ("<h1>T</h1><p>See <svg><text>no</text></svg>it now.</p>", "See it now."),
+        ("<h1>T</h1><p>It is <math><msup><mn>10</mn><mn>3</mn></msup></math>.</p>", "It is 10^3."),
         ("", ""),
     ],
 )
@@ -218,6 +219,7 @@ def test_every_page_describes_itself(site):
         ("https://github.com/Org/book", "https://org.github.io/book/"),
         ("https://github.com/org/Org.github.io", "https://org.github.io/"),
         ("https://example.org/book.git", ""),
+        ("<h1>T</h1><p>It is <math><msup><mn>10</mn><mn>3</mn></msup></math>.</p>", "It is 10^3."),
         ("", ""),
     ],
 )
@@ -246,6 +248,14 @@ def test_without_an_address_nothing_says_where_the_site_is(tmp_path):
     heads.write(tmp_path, "", ["book/index"])
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"robots.txt", "404.html"}
     assert "Sitemap" not in (tmp_path / "robots.txt").read_text()
+
+
+def test_the_root_of_the_site_leads_to_the_front_page_and_says_the_same_of_itself(site: Path):
+    root, front_page = ((site / name).read_text(encoding="utf8") for name in ("index.html", "book/index.html"))
+    metas = r'<meta (?:name="description"|property="og:[^"]*") content="[^"]*">'
+    assert re.findall(metas, root) == re.findall(metas, front_page) != []
+    assert "<title>Proof by Running</title>" in root
+    assert '<a href="book/index.html">' in root
 
 
 def test_a_card_holds_its_title_on_two_lines_at_most():

@@ -23,9 +23,8 @@ from lib.press.generated import plain
 LONGEST = 160
 _FIRST = re.compile(r"</h1>(.*)", re.S)
 _PARAGRAPH = re.compile(r"<p\b[^>]*>(.*?)</p>", re.S)
-_HIDDEN = re.compile(
-    r"<(?:svg|mjx-assistive-mml)\b.*?</(?:svg|mjx-assistive-mml)>|<a class=\"headerlink\".*?</a>", re.S
-)
+_HIDDEN = re.compile(r"<svg\b.*?</svg>|<a class=\"headerlink\".*?</a>", re.S)
+_POWER = re.compile(r"(?<=<msup>)(<m[in]>[^<]*</m[in]>)")
 _FRONT = "book/index"
 
 
@@ -33,14 +32,14 @@ def description(body: str) -> str:
     """The first paragraph of a page, cut at a word.
 
     Args:
-        body: HTML. Formulas are left out.
+        body: HTML. Drawings are left out, and of formulas what is read out is left.
 
     Example:
         >>> description("<h1>One</h1><p>Two <b>three</b>.</p><p>Four.</p>")
         'Two three.'
     """
     rest = _FIRST.search(body)
-    for paragraph in _PARAGRAPH.findall(_HIDDEN.sub("", rest[1] if rest else body)):
+    for paragraph in _PARAGRAPH.findall(_POWER.sub(r"\1^", _HIDDEN.sub("", rest[1] if rest else body))):
         text = html.unescape(plain(paragraph))
         if len(text.split()) >= 2:
             return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rsplit(' ', 1)[0]}…"
