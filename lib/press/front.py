@@ -29,7 +29,7 @@ def density(dimension: int, angle: float) -> float:
     """How densely the angles between two random directions lie around one of them, in radians.
 
     Example:
-        >>> round(density(2, 1.0) * math.pi, 6), density(3, math.pi / 2)
+        >>> round(density(2, 1.0) * math.pi, 6), round(density(3, math.pi / 2), 6)
         (1.0, 0.5)
     """
     log_scale = math.lgamma(dimension / 2) - math.lgamma((dimension - 1) / 2) - math.log(math.pi) / 2
@@ -50,9 +50,10 @@ def half_within(dimension: int) -> float:
     width = math.pi / 2 / steps
     share = 0.0
     for k in range(steps):
-        share += 2 * width * density(dimension, math.pi / 2 - (k + 0.5) * width)
+        step = 2 * width * density(dimension, math.pi / 2 - (k + 0.5) * width)
+        share += step
         if share >= 0.5:
-            return math.degrees((k + 1) * width)
+            return math.degrees((k + 1 - (share - 0.5) / step) * width)
     return 90.0
 
 

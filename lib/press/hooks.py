@@ -6,6 +6,7 @@ page it is a drawing; a card is a picture of 1200 by 630 dots, which is what oth
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 import textwrap
@@ -34,6 +35,7 @@ def panels(path: Path) -> list[str]:
     return []
 
 
+@functools.cache
 def picture(path: Path) -> str:
     """The first figure of a chapter as one drawing, its panels beside each other; empty if there is none."""
     found = panels(path)
