@@ -136,12 +136,18 @@ def _choice(name: str, options: list[tuple[str, str]]) -> str:
     return f'<fieldset class="choose"><legend>{name.capitalize()}</legend>{buttons}</fieldset>'
 
 
+def _described(asset: Any) -> str:
+    """The name of a style sheet or script, and what a script without a file says."""
+    return f"{asset.filename} {asset.attributes.get('body', '')}"
+
+
 def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Give the page one style sheet and one script, and mend what the builder wrote."""
     joined = {"css_files": assets.THEME_STYLES, "script_files": ()}
     for kind in joined:
+        context[kind] = [asset for asset in context[kind] if not _UNUSED_ASSETS.search(_described(asset))]
         names = [(asset.filename or "").removeprefix("_static/") for asset in context[kind]]
-        joined[kind] += tuple(name for name in names if name and not _UNUSED_ASSETS.search(name))
+        joined[kind] += tuple(name for name in names if name)
     joined["script_files"] += assets.THEME_SCRIPTS
     app.builder.joined_assets = joined
     context["assets"] = assets.mark(Path(app.srcdir), app.config.press_version)
