@@ -118,6 +118,14 @@ def test_files_are_joined_and_style_sheets_removed(tmp_path):
     assert (static / "one.js").exists()  # for the page of search
 
 
+def test_code_has_the_colours_of_the_theme_in_the_light_and_in_the_dark(site):
+    """The theme writes them at the very end of the build; what is joined before has those of the builder."""
+    css = (site / "_static" / "site.css").read_text(encoding="utf8")
+    for scheme in ("light", "dark"):
+        assert f'html[data-theme="{scheme}"] .highlight .k' in css
+    assert {file.name for file in (site / "_static").glob("*.css")} == {"site.css"}
+
+
 def test_the_address_of_the_files_changes_with_what_they_are_made_of(tmp_path):
     (tmp_path / "_static").mkdir()
     for name in ("book.css", "book.js"):

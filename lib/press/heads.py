@@ -133,5 +133,5 @@ search</a> knows every word of the book.</p>
 def setup(app: Sphinx) -> dict[str, Any]:
     """Describe every page."""
     app.connect("html-page-context", _describe, priority=960)
-    app.connect("build-finished", _finish, priority=900)
+    app.connect("build-finished", _finish, priority=950)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

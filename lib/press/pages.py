@@ -188,5 +188,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
     app.connect("html-page-context", _mend_page, priority=900)
-    app.connect("build-finished", _finish_files)
+    # The theme writes the colours of code at the end of the build, and extensions copy their files.
+    app.connect("build-finished", _finish_files, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
