@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 test test-backends fuzz portability: export OPENBLAS_NUM_THREADS := 1
 test test-backends fuzz portability: export OMP_NUM_THREADS := 1
 
-.PHONY: help book test test-backends fuzz portability coverage lab student pdf messages execute bench gpu address lock clean
+.PHONY: help book test test-backends fuzz portability coverage speed lighthouse lab student pdf messages execute bench gpu address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,14 @@ coverage: .venv/backends ## measure how much of lib the unit tests reach, all ba
 	for backend in jax torch; do \
 	  KERAS_BACKEND=$$backend $(BIN)/pytest tests -q --cov --cov-append --cov-report= -m backends; done
 	$(BIN)/coverage report --show-missing --skip-covered
+
+speed: .venv/ready ## measure how fast each built page opens on a slow line
+	@$(BIN)/python -m lib.press.site
+	@$(BIN)/python -m lib.press.speed
+
+lighthouse: .venv/page ## let Lighthouse judge every built page; needs Node.js and Chromium
+	@$(BIN)/python -m lib.press.site
+	@$(BIN)/python -m lib.press.lighthouse
 
 lab: .venv/ready ## open JupyterLab at the chapters
 	$(BIN)/python -m lib.press.lab

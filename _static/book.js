@@ -3,33 +3,61 @@
 // Opened from the disk a page may not fetch its neighbours, so search results come without an excerpt.
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
-// A box that scrolls sideways must be reachable from the keyboard, and one that does not must be no tab stop.
-// The theme does this for code and tables when the page is loaded and when the window changes; formulas, the map, and
-// code that changes otherwise, as it is unfolded or comes back from paper, are left to us.
+// A box that scrolls sideways must be reachable from the keyboard, and one that does not must be no tab stop. A formula
+// in the text cannot break: where it is wider than its paragraph, it becomes a box that scrolls. What is far from the
+// window has not been laid out; it is looked at a little at a time, when the browser has nothing else to do.
 window.addEventListener("load", () => {
-  const boxes = document.querySelectorAll(".bd-article :is(div.math, .map, pre)");
-  const update = (box) => {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  const article = document.querySelector(".bd-article");
+  if (!article) return;  // the page of search
+  const boxes = [...document.querySelectorAll(".bd-article :is(div.math, .map, pre)")];
+  const formulas = [...document.querySelectorAll(".bd-article span.math")];
+  const reachable = (box, scrolls) => {
+    if (scrolls) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   };
+  const update = (box) => reachable(box, box.scrollWidth > box.clientWidth);
+  const fit = (formula) => {
+    const drawn = formula.firstElementChild, room = formula.closest("p, li, dd, td, th, figcaption, div");
+    const wide = drawn !== null && drawn.getBoundingClientRect().width > room.clientWidth;
+    formula.classList.toggle("wide", wide);
+    reachable(formula, wide);
+  };
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(() => work({timeRemaining: () => 8}), 30));
+  let left = [], waiting = false;
+  const look = (deadline) => {
+    do {
+      const node = left.shift();
+      if (node) (node.matches("span") ? fit : update)(node);
+    } while (left.length && deadline.timeRemaining() > 4);
+    waiting = left.length > 0;
+    if (waiting) idle(look);
+    else article.dataset.looked = "";
+  };
+  const lookAgain = () => {
+    delete article.dataset.looked;
+    left = [...formulas, ...boxes];
+    if (!waiting) idle(look);
+    waiting = true;
+  };
+  // Code changes its size also as it is unfolded, or comes back from paper.
   const observer = new ResizeObserver((entries) => entries.forEach((entry) => update(entry.target)));
   boxes.forEach((box) => observer.observe(box));
-  // A formula in the text cannot break: where it is wider than its paragraph, it becomes a box that scrolls.
-  const formulas = [...document.querySelectorAll(".bd-article span.math")];
-  const fit = () => {
-    const wide = formulas.map((formula) => {
-      const drawn = formula.firstElementChild, room = formula.closest("p, li, dd, td, th, figcaption, div");
-      return drawn !== null && drawn.getBoundingClientRect().width > room.clientWidth;
-    });
-    formulas.forEach((formula, index) => {
-      formula.classList.toggle("wide", wide[index]);
-      if (wide[index]) formula.tabIndex = 0;
-      else formula.removeAttribute("tabindex");
-    });
-  };
-  window.MathJax?.startup?.promise?.then(() => {
-    boxes.forEach(update);
-    if (formulas.length) new ResizeObserver(fit).observe(document.querySelector(".bd-article"));
+  let width = 0;
+  new ResizeObserver(([{contentRect}]) => {
+    if (contentRect.width !== width) lookAgain();
+    width = contentRect.width;
+  }).observe(article);
+});
+
+// The emblem on the front page: every position was computed when the site was built.
+document.querySelectorAll("figure.emblem").forEach((figure) => {
+  const frames = JSON.parse(figure.dataset.frames), slider = figure.querySelector("input");
+  const values = slider.dataset.values.split(" ");
+  slider.addEventListener("input", () => {
+    figure.querySelector(".bell").setAttribute("d", frames.paths[slider.value]);
+    figure.querySelector(".told").textContent = frames.told[slider.value];
+    figure.querySelector("output").textContent = values[slider.value];
+    slider.setAttribute("aria-valuetext", values[slider.value]);
   });
 });
 

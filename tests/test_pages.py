@@ -46,6 +46,8 @@ PHONE = {"width": 390, "height": 844}
 #: The narrowest window that a page must fit: an old phone, or a desktop enlarged to 400 %.
 NARROW = {"width": 320, "height": 640}
 MEGABYTE = 1_000_000
+#: The page's script looks at formulas and code when there is nothing else to do.
+LOOKED = "document.querySelector('.bd-article').dataset.looked !== undefined"
 
 
 # --- The site in a browser --------------------------------------------------------------------------------
@@ -110,9 +112,9 @@ class Visit:
         )
 
     def open(self, url: str) -> Visit:
-        """Load a page and wait until its formulas are typeset."""
+        """Load a page and wait until its script has looked at everything."""
         self.page.goto(url, wait_until="load")
-        self.page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
+        self.page.wait_for_function(LOOKED)
         return self
 
     def show(self, scheme: str = "light", size: dict[str, int] = DESKTOP, media: str = "screen") -> Page:
@@ -120,6 +122,7 @@ class Visit:
         self.page.emulate_media(color_scheme=scheme, media=media)
         self.page.set_viewport_size(size)
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.page.wait_for_function(LOOKED)
         return self.page
 
 
@@ -153,7 +156,7 @@ def elements(page: Path) -> list[tuple[str, dict[str, str]]]:
 
 
 def formulas(page: Path) -> int:
-    """How many formulas the builder left for MathJax."""
+    """How many formulas a page has."""
     return sum(
         {"math", "notranslate"} <= set(attributes.get("class", "").split()) for _, attributes in elements(page)
     )
@@ -216,7 +219,13 @@ def test_every_formula_is_typeset(visit: Visit, site: Path) -> None:
     expected = formulas(site / f"{visit.document}.html")
     assert page.locator(".math.notranslate > mjx-container > svg").count() == expected
     assert page.locator("mjx-container").count() == expected
-    assert page.locator("[data-mjx-error], mjx-merror, [data-mml-node='merror']").count() == 0
+    assert page.locator("merror").count() == 0
+    # None waits for a script, and each has its glyphs on the page.
+    sizes = page.locator("mjx-container > svg").evaluate_all(
+        "all => all.filter(svg => svg.checkVisibility()).map(svg => svg.getBoundingClientRect().width)"
+    )
+    assert all(size > 1 for size in sizes)
+    assert "MathJax" not in page.evaluate("Object.keys(window)")
 
 
 def test_no_markup_is_left_in_the_text(visit: Visit) -> None:
@@ -234,7 +243,7 @@ def test_no_markup_is_left_in_the_text(visit: Visit) -> None:
 
 
 def test_pages_are_light(visit: Visit, site: Path, address: str) -> None:
-    """A page's own part is at most 1.5 MB, what the pages share at most 1.2 MB on the wire."""
+    """A page's own part is at most 1.5 MB, what the pages share at most 0.1 MB on the wire."""
     files = {unquote(urlsplit(url).path).lstrip("/") for url in visit.requests if url.startswith(address)}
     shared = {name for name in files if name.startswith("_static/") or name == "searchindex.js"}
     own = sum((site / name).stat().st_size for name in files - shared)
@@ -242,14 +251,14 @@ def test_pages_are_light(visit: Visit, site: Path, address: str) -> None:
     assert shared
     assert files > shared
     assert own <= 1.5 * MEGABYTE, f"{visit.document} weighs {own} bytes"
-    assert compressed <= 1.2 * MEGABYTE, f"the shared files weigh {compressed} bytes"
+    assert compressed <= 0.1 * MEGABYTE, f"the shared files weigh {compressed} bytes"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(visit: Visit, scheme: str) -> None:
     page = visit.show(scheme)
     # Folded parts are unfolded. Each colour of the code is looked at once: thousands of tokens of the same
-    # class would take a minute. MathJax draws formulas and describes them in MathML of its own.
+    # class would take a minute. Formulas are drawings, described in MathML.
     page.evaluate(
         """async () => {
           document.querySelectorAll("details").forEach(details => { details.open = true; });

@@ -79,6 +79,20 @@ def is_github(url: str) -> bool:
     return re.match(r"https://github\.com/[^/]+/[^/]+", url) is not None
 
 
+def site(url: str) -> str:
+    """Where GitHub Pages serves the site of a repository, with a slash at the end; empty for other addresses.
+
+    Example:
+        >>> site("https://github.com/org/book"), site("https://github.com/org/org.github.io")
+        ('https://org.github.io/book/', 'https://org.github.io/')
+    """
+    if not is_github(url):
+        return ""
+    owner, name = url.removeprefix("https://github.com/").split("/")[:2]
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
+
+
 def badge(url: str, path: Path) -> str:
     """The Colab badge of a notebook in Markdown; empty where there is nothing it could open."""
     if not is_github(url):

@@ -82,11 +82,20 @@ def themed(svg: str, prefix: str) -> str:
     head, rest = svg.split(">", 1)
     width = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+)', head)
     head = re.sub(r' (?:width|height|version|xmlns(?::\w+)?)="[^"]*"', "", head)
-    rest = re.sub(r'\b(id=")|((?:xlink:)?href="#)|(url\(#)', lambda m: m[0] + prefix, rest)
-    rest = rest.replace("xlink:href", "href")
+    rest = prefixed(rest, prefix).replace("xlink:href", "href")
     for name, colour in PALETTE.items():  # the text of an explorable has its colour from the head
         found = re.compile(rf"(?<=[:\s\"]){colour}\b", re.IGNORECASE)
         head, rest = (found.sub(f"var(--figure-{name})", part) for part in (head, rest))
     # Text of ten points is ten pixels where the drawing is as many pixels wide as points.
     size = f' style="--width: {float(width[1]):.0f}px"' if width else ""
     return f"{head}{size}>{rest}"
+
+
+def prefixed(svg: str, prefix: str) -> str:
+    """An SVG whose names, and what refers to them, begin with a prefix.
+
+    Example:
+        >>> prefixed('<g id="a" clip-path="url(#b)"/>', "f1-")
+        '<g id="f1-a" clip-path="url(#f1-b)"/>'
+    """
+    return re.sub(r'\b(id=")|((?:xlink:)?href="#)|(url\(#)', lambda match: match[0] + prefix, svg)

@@ -5,8 +5,8 @@ Directives for the ``.md`` pages of the book. ``claims`` is every claim as a car
 ``corrections``, ``tests``, ``prerequisites`` and ``workload`` are of their own modules. They read ``data/`` and
 the chapters at build time, so a page cannot say something else than the record.
 
-MathJax is served from the site, as SVG: its fonts are part of the script, while Firefox refuses to load font
-files for a page opened from the disk. What the builder adds and no page uses is left out.
+A page asks for one style sheet and one script; see ``assets``. Its formulas are typeset when the site is built; see
+``formulas``. What the builder adds and no page uses is left out.
 """
 
 from __future__ import annotations
@@ -16,21 +16,32 @@ import re
 import shutil
 import sys
 from collections import Counter
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.press import corrections, drawings, generated, messages, notebooks, tables, teaching, tested
+from lib.press import (
+    assets,
+    corrections,
+    drawings,
+    formulas,
+    front,
+    generated,
+    heads,
+    hooks,
+    messages,
+    notebooks,
+    tables,
+    teaching,
+    tested,
+)
 from lib.press.generated import Generated, anchor, badge, class_of, load, number, raw, title
 from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
 
-#: Of MathJax's 24 MB the site needs the TeX component with SVG output and the extensions TeX loads by itself.
-_MATHJAX = re.compile(r"static/mathjax/(tex-svg\.js|input/tex/extensions/.*)$")
 #: What Jupyter Book puts on every page and no page of this book uses: live kernels, toggle buttons, design grids.
-_UNUSED_ASSETS = re.compile(r"thebe|toggle|design", re.IGNORECASE)
+_UNUSED_ASSETS = re.compile(r"thebe|toggle|design|mathjax", re.IGNORECASE)
 _KERNEL_SETTINGS = re.compile(
     r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
 )
@@ -71,7 +82,8 @@ class Claims(Generated):
         count = Counter(claim["verdict"] for claims in rows.values() for claim in claims)
         verdicts = [(class_of(verdict), f"{verdict} ({count[verdict]})") for verdict in VERDICTS if count[verdict]]
         numbers = [number(path) for path in rows]
-        lines = raw(_choice("verdict", [("all", f"all ({sum(count.values())})"), *verdicts]))
+        lines = raw(_rules([value for value, _ in verdicts], numbers))
+        lines += raw(_choice("verdict", [("all", f"all ({sum(count.values())})"), *verdicts]))
         lines += raw(_choice("chapter", [("all", "all"), *zip(numbers, numbers, strict=True)]))
         lines += raw('<p><output class="shown"></output></p>')  # a script says how many cards are shown
         lines += corrections.waiting(
@@ -105,6 +117,18 @@ class Executions(Generated):
         return [*lines, "", f"The stored outputs were made with {versions}."]
 
 
+def _rules(verdicts: list[str], chapters: list[str]) -> str:
+    """The style of the page: what is not chosen is not shown, nor a chapter of which nothing is left."""
+    chosen = [("verdict", value, f".{value}") for value in verdicts]
+    chosen += [("chapter", value, f'[data-chapter="{value}"]') for value in chapters]
+    hidden = [
+        f'.bd-article:has([name="{name}"][value="{value}"]:checked) {part}'
+        for name, value, fits in chosen
+        for part in (f"section.claim:not({fits})", f".claims-of:not(:has({fits}))")
+    ]
+    return f"<style>{', '.join(hidden)} {{ display: none; }}</style>"
+
+
 def _choice(name: str, options: list[tuple[str, str]]) -> str:
     """Radio buttons of which the first is chosen: values and what stands beside them."""
     buttons = "".join(
@@ -114,48 +138,50 @@ def _choice(name: str, options: list[tuple[str, str]]) -> str:
     return f'<fieldset class="choose"><legend>{name.capitalize()}</legend>{buttons}</fieldset>'
 
 
-def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Put the part of MathJax that the pages load beside them."""
-    if error is None and app.builder.format == "html":
-        for file in files("sphinx-mathjax-offline") or []:
-            if part := _MATHJAX.search(file.as_posix()):
-                target = Path(app.outdir) / "_static" / "mathjax" / part.group(1)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file.locate(), target)
+def _described(asset: Any) -> str:
+    """The name of a style sheet or script, and what a script without a file says."""
+    return f"{asset.filename} {asset.attributes.get('body', '')}"
 
 
 def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
-    """Drop the scripts and styles that the page does not use, and mend what the builder wrote."""
-    has_formulas = app.env.get_domain("math").data["has_equations"].get(page, False)
-
-    def used(asset: Any) -> bool:
-        described = f"{asset.filename} {asset.attributes.get('body', '')}"
-        return not _UNUSED_ASSETS.search(described) and (has_formulas or "mathjax" not in described.lower())
-
-    for kind in ("script_files", "css_files"):
-        context[kind] = [asset for asset in context[kind] if used(asset)]
+    """Give the page one style sheet and one script, and mend what the builder wrote."""
+    joined = {"css_files": assets.THEME_STYLES, "script_files": ()}
+    for kind in joined:
+        context[kind] = [asset for asset in context[kind] if not _UNUSED_ASSETS.search(_described(asset))]
+        names = [(asset.filename or "").removeprefix("_static/") for asset in context[kind]]
+        joined[kind] += tuple(name for name in names if name)
+    joined["script_files"] += assets.THEME_SCRIPTS
+    app.builder.joined_assets = joined
+    context["assets"] = assets.mark(Path(app.srcdir), app.config.press_version)
+    context["css_files"] = []
+    if page != "search":  # which runs the builder's scripts one by one
+        context["script_files"] = []
     # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
     body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
     # "Code of figure 1.1" is the name of a fold; the builder would have it read out as "Toggle hidden content".
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
     body = tables.labelled(tested.breakable(tested.marked(body) if page.startswith("book/") else body))
+    if re.match(r"book/\d\d-", page):  # the style sheet lets what is far from the window wait
+        body = body.replace('<section class="', '<section class="chapter ', 1)
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     if (app.config.language or "en") != "en":
         body = messages.translated(body, messages.catalog(app.config.language, Path(app.srcdir)))
     context["body"] = body
 
 
-def _leave_out_files(app: Sphinx, error: Exception | None) -> None:
-    """Remove from the built site what no page loads."""
-    if error is None and app.builder.format == "html":
+def _finish_files(app: Sphinx, error: Exception | None) -> None:
+    """Write the style sheet and the script of all pages, and remove from the built site what no page loads."""
+    joined = getattr(app.builder, "joined_assets", None)  # None where no page was out of date
+    if error is None and joined:
+        assets.write(Path(app.outdir), joined["css_files"], joined["script_files"])
         for pattern in _UNUSED_FILES:
             for path in (Path(app.outdir) / "_static").glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directives and the local MathJax."""
+    """Register the directives, and what is done to every page."""
     app.add_directive("claims", Claims)
     app.add_directive("claim-count", ClaimCount)
     app.add_directive("executions", Executions)
@@ -164,11 +190,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("prerequisites", teaching.Prerequisites)
     app.add_directive("workload", teaching.Workload)
     # A change of what makes pages changes every page: the value is part of what Sphinx compares between builds.
-    modules = (sys.modules[__name__], cards, corrections, drawings, generated, messages, tables, teaching, tested)
+    own = (sys.modules[__name__], assets, cards, corrections, drawings, formulas, front, generated, heads, hooks)
+    modules = (*own, messages, tables, teaching, tested)
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
-    app.config.mathjax_path = "mathjax/tex-svg.js"
     app.connect("html-page-context", _mend_page, priority=900)
-    app.connect("build-finished", _copy_mathjax)
-    app.connect("build-finished", _leave_out_files)
+    # The theme writes the colours of code at the end of the build, and extensions copy their files.
+    app.connect("build-finished", _finish_files, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

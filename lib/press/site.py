@@ -58,8 +58,22 @@ def build(root: Path = notebooks.ROOT) -> Path:
         raise SiteError("the build failed; its warnings stand above")
     if problems := [f"{document}: {problem}" for document in documents(root) for problem in check(document, root)]:
         raise SiteError("the pages were built but are not whole:\n" + "\n".join(problems))
+    _write_root(root / SITE)
     (root / STAMP).touch()
     return root / SITE / "index.html"
+
+
+def _write_root(folder: Path) -> None:
+    """The page at the root of the site leads to the front page, and says the same of itself where it is shared."""
+    front = (folder / "book" / "index.html").read_text(encoding="utf8")
+    said = re.findall(r"<title>[^<]*</title>|<meta (?:name|property)=\"(?:description|og:|twitter:)[^>]*>", front)
+    said += re.findall(r'<link rel="canonical"[^>]*>', front)
+    head = "\n".join(
+        ['<meta charset="utf-8">', '<meta http-equiv="refresh" content="0; url=book/index.html">', *said]
+    )
+    link = '<a href="book/index.html">Proof by Running</a>'
+    page = f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>{link}</body>\n</html>\n'
+    (folder / "index.html").write_text(page, encoding="utf8")
 
 
 def _try_to_write(folder: Path) -> None:
