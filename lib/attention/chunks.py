@@ -11,6 +11,13 @@ that starts from the state S,
 
 Products of (C × C) matrices within a chunk, one state between chunks: never time × time, never a state a token.
 
+A γ for each feature f turns the rows of S apart, S ← γ_i ∘ S + k vᵀ, and the products within a chunk into
+
+    A_ij = Σ_f q_if e^{g_if − g_jf} k_jf.
+
+e^{g_i} and e^{−g_j} must not be taken alone, since the second overflows: the differences are made pair by pair and
+feature by feature, which is why chunks are short here.
+
 **The gradient.** Let dN, dδ be the gradients of the numerators and denominators, dS, dz those of the state after
 the chunk. For the forms with u = v,
 
@@ -21,7 +28,8 @@ the chunk. For the forms with u = v,
     dS ← e^{g_C} dS + (e^g Q)ᵀ dN,      dz ← e^{g_C} dz + (e^g Q)ᵀ dδ.
 
 g_i stands only beside q_i, and −g_i only beside k_i: dg_i = q_i·dq_i − k_i·dk_i, and dg_C has besides
-⟨S, dS⟩ + ⟨z, dz⟩ after the chunk. Only φ, and a chunk of the delta rule, are differentiated by the backend.
+⟨S, dS⟩ + ⟨z, dz⟩ after the chunk. Only φ, a chunk of the delta rule, and a tile with a γ for each feature, are
+differentiated by the backend.
 
 Tensors have the shape (batch, heads, chunks, C, dim), float32 or wider.
 
@@ -32,6 +40,7 @@ Source: Hua et al. 2022 (arXiv 2202.10447), section 3.2; Yang et al. 2023, 2024 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -40,7 +49,16 @@ from keras import ops
 
 from .tiling import vjp
 
-__all__ = ["Chunks", "chunk_sums", "chunk_sums_gradient", "delta_sums", "delta_sums_gradient", "least"]
+__all__ = [
+    "Chunks",
+    "chunk_sums",
+    "chunk_sums_gradient",
+    "delta_sums",
+    "delta_sums_gradient",
+    "feature_sums",
+    "feature_sums_gradient",
+    "least",
+]
 
 Tensor = Any
 
@@ -52,7 +70,7 @@ class Chunks(NamedTuple):
         Q: φ(q), (batch, heads, chunks, C, features), float32 or wider.
         K: φ(k), likewise, 0 for a token that is not written.
         V: Values, (batch, heads, chunks, C, values).
-        log_decay: log γ, (batch, heads, chunks, C, 1); None for γ = 1.
+        log_decay: log γ, (batch, heads, chunks, C, 1), or with ``features`` for 1; None for γ = 1.
         beta: β of the delta rule, likewise; None for u = v.
     """
 
@@ -255,12 +273,61 @@ def delta_sums_gradient(
         >>> float(delta_sums_gradient(x, none, none[0], one, None, none, none[0])[0].beta[0, 0, 0, 0, 0])  # of 3 β
         3.0
     """
+    return _gradient_by_backend(delta_sums, x, S, z, dN, dS, dz)
+
+
+def _gradient_by_backend(
+    sums: Callable, x: Chunks, S: Tensor, z: Tensor, dN: Tensor, dS: Tensor, dz: Tensor
+) -> tuple[Chunks, tuple[Tensor, Tensor]]:
     given = [name for name, part in zip(Chunks._fields, x, strict=True) if part is not None]
 
     def again(S: Tensor, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], None]:
-        N, _, S, _ = delta_sums(x._replace(**dict(zip(given, tensors, strict=True))), S, z, False)
+        N, _, S, _ = sums(x._replace(**dict(zip(given, tensors, strict=True))), S, z, False)
         return (N, S), None
 
     _, _, pullback = vjp(again, S, *(part for part in x if part is not None))
     dS, *gradients = pullback((dN, dS))
     return x._replace(**dict(zip(given, gradients, strict=True))), (dS, dz)
+
+
+def feature_sums(x: Chunks, S: Tensor, z: Tensor, _: bool) -> tuple[Tensor, None, Tensor, Tensor]:
+    """As :func:`chunk_sums`, with a γ for each feature and without denominators.
+
+    Source: Yang et al. 2023 (arXiv 2312.06635), section 4: gated linear attention, GLA. There, products of longer
+    chunks are taken apart into blocks; here a chunk is such a block.
+
+    Example:
+        >>> one, none = np.ones((1, 1, 1, 2, 2), "float32"), np.zeros((1, 1, 2, 1), "float32")
+        >>> x = Chunks(one, one, 3 * one[..., :1], np.log([[[[[1, 1], [0.5, 1]]]]]).astype("float32"))
+        >>> N, _, S, _ = feature_sums(x, none, none[..., 0], False)
+        >>> ops.convert_to_numpy(S).ravel().tolist()  # the second token halves the first row
+        [4.5, 6.0]
+        >>> ops.convert_to_numpy(N).ravel().tolist()
+        [6.0, 10.5]
+    """
+    g, rest = _running_sums(_transposed(x.log_decay))  # (batch, heads, chunks, features, C)
+    D = _differences(g, rest)
+    A = ops.sum(_transposed(x.Q)[..., :, None] * D * _transposed(x.K)[..., None, :], axis=3)
+    g_C = _transposed(g[..., -1] + rest[..., -1])  # (batch, heads, features, chunks)
+    between = ops.pad(ops.maximum(g_C, least(g_C)), ((0, 0), (0, 0), (0, 0), (1, 0)))
+    carry = _differences(*_running_sums(between))
+    written = ops.matmul(_transposed(x.K * _transposed(D[..., -1, :])), x.V)
+    parts = ops.concatenate([S[:, :, None], written], axis=2)
+    S = ops.swapaxes(ops.matmul(carry, ops.swapaxes(parts, 2, 3)), 2, 3)  # before each chunk, and after the last
+    N = ops.matmul(A, x.V) + ops.matmul(x.Q * _transposed(ops.exp(g + rest)), S[:, :, :-1])
+    return N, None, S[:, :, -1], z
+
+
+def feature_sums_gradient(
+    x: Chunks, S: Tensor, z: Tensor, dN: Tensor, _: None, dS: Tensor, dz: Tensor
+) -> tuple[Chunks, tuple[Tensor, Tensor]]:
+    """As :func:`chunk_sums_gradient`, of :func:`feature_sums`, by the backend.
+
+    Example:
+        >>> one, none = ops.ones((1, 1, 1, 1, 1)), ops.zeros((1, 1, 1, 1))
+        >>> x = Chunks(one, one, 3 * one, 0 * one)
+        >>> d, (dS, _) = feature_sums_gradient(x, none, none[0], one, None, 2 * none + 2, none[0])
+        >>> float(d.V[0, 0, 0, 0, 0]), float(dS[0, 0, 0, 0])  # of q k v + 2 S after it, by v and by S before it
+        (3.0, 3.0)
+    """
+    return _gradient_by_backend(feature_sums, x, S, z, dN, dS, dz)

@@ -719,3 +719,44 @@ def crossing_measured(ns: Sequence[float], a: Sequence[float | None], b: Sequenc
         if y0 < 0 <= y1:
             return float(round(math.exp(x0 - y0 * (x1 - x0) / (y1 - y0)), 6))
     return None
+
+
+def crossing_estimate(ns: Sequence[int], a: Sequence[Row], b: Sequence[Row]) -> Estimate:
+    """As :func:`crossing_measured`, of two measured forms, with the crossings that their intervals allow.
+
+    Args:
+        ns: increasing numbers of tokens.
+        a: rows of :func:`times` of a form at each n.
+        b: of the other form.
+
+    Raises:
+        ValueError: the curves, or the ends of their intervals, do not cross.
+
+    Example:
+        >>> curves = [1, 16, 256], [4, 16, 64]
+        >>> a, b = ([{"seconds": t, "low": 0.9 * t, "high": 1.1 * t} for t in curve] for curve in curves)
+        >>> print(crossing_estimate([64, 256, 1024], a, b))
+        256 [222, 295]
+    """
+
+    def crossed(of_a: str, of_b: str) -> float:
+        at = crossing_measured(ns, [row[of_a] for row in a], [row[of_b] for row in b])
+        if at is None:
+            raise ValueError("a, b must cross within ns, with all ends of their intervals, got curves that do not")
+        return at
+
+    return Estimate(crossed("seconds", "seconds"), crossed("high", "low"), crossed("low", "high"))
+
+
+def quotient(a: Row, b: Row) -> Estimate:
+    """How many times as long one step takes as another, with all that the two intervals allow.
+
+    Args:
+        a: a row with "seconds", "low" and "high".
+        b: another one.
+
+    Example:
+        >>> print(quotient({"seconds": 4, "low": 3, "high": 5}, {"seconds": 2, "low": 2, "high": 2}))
+        2.0 [1.5, 2.5]
+    """
+    return Estimate(a["seconds"] / b["seconds"], a["low"] / b["high"], a["high"] / b["low"])
