@@ -41,7 +41,7 @@ CAUSAL = {
     "linear exp": lambda q, k, v, g, b, **m: linear_attention(q, k, v, "exp", causal=True, **m),  # noqa: ARG005
     "retention": lambda q, k, v, g, b, **m: retention(q, k, v, **m),  # noqa: ARG005
     "gated": lambda q, k, v, g, b, **m: gated_attention(q, k, v, g, **m),  # noqa: ARG005
-    "vector": lambda q, k, v, g, b, **m: gated_attention(q, k, v, g[..., None] * FASTER, **m),  # noqa: ARG005
+    "vector": lambda q, k, v, g, b, **m: gated_attention(q, k, v, ops.multiply(g[..., None], FASTER), **m),  # noqa: ARG005
     "gated delta": lambda q, k, v, g, b, **m: delta_rule(q, k, v, b, log_decay=g, **m),
     "recurrent": lambda q, k, v, g, b, **m: recurrent_attention(q, k, v, **m),  # noqa: ARG005
     "cumulative": lambda q, k, v, g, b, **m: cumulative_attention(q, k, v, **m),  # noqa: ARG005

@@ -11,12 +11,13 @@ that starts from the state S,
 
 Products of (C × C) matrices within a chunk, one state between chunks: never time × time, never a state a token.
 
-A γ for each feature f turns the rows of S apart, S ← γ_i ∘ S + k vᵀ, and the products within a chunk into
+A γ for each feature f, S ← γ_i ∘ S + k vᵀ by rows, makes the products within a chunk into
 
     A_ij = Σ_f q_if e^{g_if − g_jf} k_jf.
 
-e^{g_i} and e^{−g_j} must not be taken alone, since the second overflows: the differences are made pair by pair and
-feature by feature, which is why chunks are short here.
+e^{g_i} and e^{−g_j} must not be taken alone, since the second overflows. But all tokens of the second half of a
+stretch see those of its first half through its end, m: e^{g_i − g_m} and e^{g_m − g_j} are at most 1, and this part
+of A is a product of matrices. The halves are halved in turn, down to single tokens: log₂ C products for a triangle.
 
 **The gradient.** Let dN, dδ be the gradients of the numerators and denominators, dS, dz those of the state after
 the chunk. For the forms with u = v,
@@ -293,8 +294,8 @@ def _gradient_by_backend(
 def feature_sums(x: Chunks, S: Tensor, z: Tensor, _: bool) -> tuple[Tensor, None, Tensor, Tensor]:
     """As :func:`chunk_sums`, with a γ for each feature and without denominators.
 
-    Source: Yang et al. 2023 (arXiv 2312.06635), section 4: gated linear attention, GLA. There, products of longer
-    chunks are taken apart into blocks; here a chunk is such a block.
+    Source: Yang et al. 2023 (arXiv 2312.06635), section 4: gated linear attention, GLA. There blocks of 16 tokens
+    are taken pair by pair; here they are halved further, see the head of this module.
 
     Example:
         >>> one, none = np.ones((1, 1, 1, 2, 2), "float32"), np.zeros((1, 1, 2, 1), "float32")
@@ -305,17 +306,37 @@ def feature_sums(x: Chunks, S: Tensor, z: Tensor, _: bool) -> tuple[Tensor, None
         >>> ops.convert_to_numpy(N).ravel().tolist()
         [6.0, 10.5]
     """
-    g, rest = _running_sums(_transposed(x.log_decay))  # (batch, heads, chunks, features, C)
-    D = _differences(g, rest)
-    A = ops.sum(_transposed(x.Q)[..., :, None] * D * _transposed(x.K)[..., None, :], axis=3)
-    g_C = _transposed(g[..., -1] + rest[..., -1])  # (batch, heads, features, chunks)
-    between = ops.pad(ops.maximum(g_C, least(g_C)), ((0, 0), (0, 0), (0, 0), (1, 0)))
-    carry = _differences(*_running_sums(between))
-    written = ops.matmul(_transposed(x.K * _transposed(D[..., -1, :])), x.V)
-    parts = ops.concatenate([S[:, :, None], written], axis=2)
+    C = x.Q.shape[3]
+    width = 1 << (C - 1).bit_length()  # tokens of zeros behind change nothing
+    Q, K, V, gates = (ops.pad(y, (*[(0, 0)] * 3, (0, width - C), (0, 0))) if width > C else y for y in x[:4])
+    sums = tuple(map(_transposed, _running_sums(_transposed(gates))))  # (batch, heads, chunks, C, features)
+    N, block = ops.sum(Q * K, axis=-1, keepdims=True) * V, width // 2
+    while block:
+        N, block = N + _from_first_halves(Q, K, V, sums, block), block // 2
+    g, rest = sums
+    g_C = g[:, :, :, -1] + rest[:, :, :, -1]
+    between = ops.pad(ops.maximum(g_C, least(g_C)), ((0, 0), (0, 0), (1, 0), (0, 0)))
+    carry = _differences(*_running_sums(_transposed(between)))  # (batch, heads, features, chunks + 1, chunks + 1)
+    left = ops.exp((g[:, :, :, -1:] - g) + (rest[:, :, :, -1:] - rest))
+    parts = ops.concatenate([S[:, :, None], ops.matmul(_transposed(K * left), V)], axis=2)
     S = ops.swapaxes(ops.matmul(carry, ops.swapaxes(parts, 2, 3)), 2, 3)  # before each chunk, and after the last
-    N = ops.matmul(A, x.V) + ops.matmul(x.Q * _transposed(ops.exp(g + rest)), S[:, :, :-1])
-    return N, None, S[:, :, -1], z
+    N = N + ops.matmul(Q * ops.exp(g + rest), S[:, :, :-1])
+    return N[:, :, :, :C], None, S[:, :, -1], z
+
+
+def _from_first_halves(Q: Tensor, K: Tensor, V: Tensor, sums: tuple[Tensor, Tensor], block: int) -> Tensor:
+    """What the tokens in the second half of each 2 · block read of those in the first, (…, C, values)."""
+
+    def halves(y: Tensor) -> tuple[Tensor, Tensor]:
+        y = ops.reshape(y, (-1, *y.shape[1:3], y.shape[3] // (2 * block), 2, block, y.shape[4]))
+        return y[:, :, :, :, 0], y[:, :, :, :, 1]
+
+    (_, q), (k, _), (v, _), (g, g_after), (rest, rest_after) = map(halves, (Q, K, V, *sums))
+    ends = g[..., -1:, :], rest[..., -1:, :]
+    q = q * ops.exp((g_after - ends[0]) + (rest_after - ends[1]))
+    k = k * ops.exp((ends[0] - g) + (ends[1] - rest))
+    read = ops.matmul(ops.matmul(q, _transposed(k)), v)
+    return ops.reshape(ops.stack([ops.zeros_like(read), read], axis=4), (-1, *V.shape[1:]))
 
 
 def feature_sums_gradient(

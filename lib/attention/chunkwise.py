@@ -68,7 +68,6 @@ __all__ = ["chunkwise_attention", "prefill", "recurrent_step"]
 Tensor = Any
 
 CHUNK = 64  # tokens whose pairs are looked at
-SHORT = 16  # at most, where they are looked at feature by feature
 
 
 class _Form(NamedTuple):
@@ -117,7 +116,7 @@ def chunkwise_attention(
         log_decay: log γ ≤ 0, (batch, time, heads), −∞ to forget all; or, without φ and β, one for each feature,
             (batch, time, heads, dim); None for γ = 1.
         beta: β of the delta rule, in [0, 2], (batch, time, heads); None for u = v.
-        chunk: Tokens in a chunk, of which there are at most 16 with a γ for each feature.
+        chunk: Tokens in a chunk.
 
     Returns:
         (batch, time, heads, values), of the type of v. A query that sees no key gets 0.
@@ -471,7 +470,7 @@ def _arguments(
     number = zlib.crc32(repr(name).encode()) >> 1  # 31 bits
     feature_map, q, k = mapped(given, q, k)
     chunk = positive_integer("chunk", chunk)
-    form = _Form(feature_map, normalize, min(chunk, SHORT) if wide else chunk, TILE, number)
+    form = _Form(feature_map, normalize, chunk, TILE, number)
     mask = None if mask is None else ops.cast(mask, dtype)
     v = v if valid is None else or_nan(v, valid)
     return form, _Tokens(q, k, v, log_decay, beta, mask)

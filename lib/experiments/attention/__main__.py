@@ -24,7 +24,7 @@ CHAPTER = "07-attention"
 
 #: What the language model is tried with. The second-order features of a head of 32 are 1057: too many for its size.
 READERS = ("softmax", "linear", "no denominator", "decay", "delta rule")
-#: What came later, each in a record of its own, and whose learning rate it takes: that of its nearest relative.
+#: What has a record of its own, and whose learning rate it takes: that of its nearest relative.
 RIVALS = {"rotary softmax": "softmax", "vector gate": "decay"}
 #: What learns to look up.
 LEARNERS = [form for form in FORMS if form not in RIVALS]
@@ -87,8 +87,7 @@ def _variance(scale: str) -> records.Record:
     return records.sweep(CHAPTER, "variance", random_error, cases, scale=scale)
 
 
-def _recall(scale: str, name: str = "recall", forms: Sequence[str] = LEARNERS) -> records.Record:
-    """Decoders that learn to look up values, for two learning rates."""
+def _learn(scale: str, name: str, forms: Sequence[str], rates: Sequence[float] = ()) -> records.Record:
     size = {
         "cpu": {"hidden": 64, "heads": 2, "steps": 600, "rates": (3e-3, 1e-2), "seeds": 3},
         "gpu": {"hidden": 64, "heads": 2, "steps": 4000, "rates": (1e-3, 3e-3, 1e-2), "seeds": 5},
@@ -96,15 +95,21 @@ def _recall(scale: str, name: str = "recall", forms: Sequence[str] = LEARNERS) -
     cases = [
         {"form": form, "seed": seed, "rate": rate, **{key: size[key] for key in ("hidden", "heads", "steps")}}
         for seed in range(size["seeds"])
-        for rate in size["rates"]
+        for rate in rates or size["rates"]
         for form in forms
     ]
     return records.sweep(CHAPTER, name, recall, cases, scale=scale)
 
 
+def _recall(scale: str) -> records.Record:
+    """Decoders that learn to look up values, for two learning rates."""
+    return _learn(scale, "recall", LEARNERS)
+
+
 def _recall_gate(scale: str) -> records.Record:
-    """The same with a gate for each feature."""
-    return _recall(scale, "recall-gate", ["vector gate"])
+    """The same with a gate for each feature, at the rate of its relative."""
+    others = records.load(CHAPTER, "recall", scale) or _recall(scale)
+    return _learn(scale, "recall-gate", ["vector gate"], [best_rate(others, RIVALS["vector gate"])])
 
 
 _SIZE = {
@@ -153,11 +158,6 @@ def _rotary(scale: str) -> records.Record:
     return _read(scale, "rotary", ["rotary softmax"])
 
 
-def _gate(scale: str) -> records.Record:
-    """The language model whose state has a gate for each feature."""
-    return _read(scale, "gate", ["vector gate"])
-
-
 if __name__ == "__main__":
     sys.exit(
         records.main(
@@ -175,7 +175,6 @@ if __name__ == "__main__":
                 "rates": _rates,
                 "language": _language,
                 "rotary": _rotary,
-                "gate": _gate,
             },
         )
     )

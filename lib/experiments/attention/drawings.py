@@ -45,16 +45,19 @@ def one_query(record: Record) -> Figure:
     pieces, query = row["pieces"], row["query"]
     figure, axes = plt.subplots(2, figsize=(figures.WIDE[0], 3.0), sharex=True, sharey=True)
     top = max(row["softmax"])
+    mean = 1 / len(pieces)
     for ax, name in zip(axes, ("softmax", "elu + 1"), strict=True):
         weights = np.array(row[name])
         ax.bar(range(len(weights)), weights, width=0.85, color=COLOURS[name])
         ax.set_title(f"{name}: largest weight {weights.max():.2g}", color=COLOURS[name])
         ax.grid(visible=False, axis="x")
+        ax.axhline(mean, color=INK, linestyle=":", lw=1)
         ax.set(ylim=(0, 1.25 * top), xlim=(-1, len(weights)))
     highest = int(np.argmax(row["softmax"]))
     side = "right" if highest > len(pieces) / 2 else "left"
     shift = -1.2 if side == "right" else 1.2
     axes[0].text(highest + shift, 1.02 * top, f"“{pieces[highest]}”", ha=side, va="center")
+    axes[1].text(0, mean + 0.06 * top, "dotted: if all weighed the same")
     axes[1].set(xlabel=f"word piece asked by “{pieces[query]}”", xticks=[0, 16, 32, 48, 63])
     axes[1].set_xticklabels(["1", "17", "33", "49", "64"])
     return figure
@@ -164,13 +167,12 @@ def variance(record: Record) -> Figure:
     rows = record.where(orthogonal=False)
     norms = [row["norm"] for row in rows]
     ax.plot(norms, [row["law"] for row in rows], color=INK, linestyle="-", lw=1)
-    for orthogonal, marker, colour in ((False, "o", BLUE), (True, "s", VERMILION)):
+    for orthogonal, marker, colour, size in ((False, "o", BLUE, 8), (True, "s", VERMILION, 4)):
         found = [row["error"] for row in record.where(orthogonal=orthogonal)]
-        ax.plot(norms, found, marker, color=colour, ms=6)
-    last = rows[-1]
-    ax.text(last["norm"] - 0.22, last["law"] * 0.8, "the law", ha="right", color=INK)
-    ax.text(1.28, 0.25, "orthogonal directions", color=VERMILION)
-    ax.text(0.98, 0.75, "independent", color=BLUE, ha="right")
+        ax.plot(norms, found, marker, color=colour, ms=size)
+    ax.text(2.1, 60, "the law", ha="right", color=INK)
+    ax.text(1.62, 0.4, "orthogonal directions", color=VERMILION)
+    ax.text(0.3, 0.3, "independent", color=BLUE)
     ax.axhline(1, lw=0.8, color=INK, linestyle=":")
     ax.axvline(64**0.25, lw=0.8, color=INK, linestyle=":")
     ax.text(64**0.25 - 0.04, 0.03, "keys of a\nhead of 64", ha="right")
@@ -201,7 +203,8 @@ def stand_ins(record: Record, tokens: int = 256) -> list[Figure]:
     ax.plot(lengths, means, "o-", color=VERMILION)
     ax.set(xscale="log", yscale="log", xlabel="word pieces", title="rank for an error of 0.1")
     ax.set_xticks(lengths, map(str, lengths))
-    ax.set_yticks([5, 10, 20, 40], ["5", "10", "20", "40"])
+    ax.set_yticks([10, 20, 40], ["10", "20", "40"])
+    ax.set_ylim(9, 45)
     ax.minorticks_off()
     return [first, second]
 
@@ -255,7 +258,7 @@ def chart(times: Record, memory: Record) -> list[Figure]:
         (times, "seconds", 1.0, "seconds a step"),
         (memory, "bytes", MIB, "MiB beyond the inputs"),
     ):
-        figure, ax = plt.subplots(figsize=(2.7, 2.6))
+        figure, ax = plt.subplots(figsize=(2.7, 2.8))
         for form, (colour, line, name) in LINES.items():
             n, y = measured(record, form, key)
             ax.plot(n, np.array(y) / unit, line, color=colour, marker=".", label=name)
@@ -263,7 +266,9 @@ def chart(times: Record, memory: Record) -> list[Figure]:
         ax.set_xticks([256, 4096, 65536], ["256", "4,096", "65,536"])
         ax.minorticks_off()
         panels.append(figure)
-    panels[0].axes[0].legend(handlelength=2.2, labelspacing=0.25, borderpad=0, loc="upper left", fontsize=9)
+    panels[0].axes[0].set(ylim=(3e-3, 40), yticks=[0.01, 0.1, 1, 10], yticklabels=["0.01", "0.1", "1", "10"])
+    panels[1].axes[0].set(ylim=(5, 6e3), yticks=[10, 100, 1000], yticklabels=["10", "100", "1,000"])
+    panels[0].axes[0].legend(handlelength=2.2, labelspacing=0.25, borderpad=0, loc="lower right", fontsize=9)
     return panels
 
 
@@ -284,23 +289,18 @@ def layer(record: Record) -> Figure:
     """How many times as long a whole layer takes with a softmax: by operations, and measured."""
     figure, ax = plt.subplots(figsize=figures.WIDE)
     n = np.geomspace(256, 8192, 50).astype(int)
-    for size, line, at in ((64, "-", (5200, 1.78)), (256, "--", (5200, 1.3))):
+    for size, line, at in ((64, "-", (8700, 2.55)), (256, "--", (8700, 2.15))):
         linear = [costs.layer_flops(int(m), "linear", features=size, values=size) for m in n]
         quotient = [costs.layer_flops(int(m)) / other for m, other in zip(n, linear, strict=True)]
         ax.plot(n, quotient, line, color=INK, lw=1.2)
         ax.text(*at, f"operations,\nheads of {size}", color=INK, ha="left", va="center")
-    for form, marker, colour, at in (
-        ("softmax", "o", VERMILION, (700, 1.75)),
-        ("fused softmax", "s", ORANGE, (1250, 1.03)),
-    ):
-        rows = record.where(backward=True)
-        value, low, high = np.array([row["speedup"][form] for row in rows]).T
-        tokens = [row["n"] for row in rows]
-        ax.errorbar(tokens, value, [value - low, high - value], fmt=marker, color=colour, ls="none")
-        if form == "softmax":
-            ax.text(*at, "measured", color=colour)
+    rows = record.where(backward=True)
+    value, low, high = np.array([row["speedup"]["softmax"] for row in rows]).T
+    tokens = [row["n"] for row in rows]
+    ax.errorbar(tokens, value, [value - low, high - value], fmt="o", color=VERMILION, ls="none")
+    ax.text(1000, 1.68, "measured", color=VERMILION, ha="center")
     ax.axhline(1, lw=0.8, color=INK, linestyle=":")
-    ax.set(xscale="log", xlabel="tokens n", ylabel="softmax / linear", xlim=(240, 13_000), ylim=(0.85, 2.5))
+    ax.set(xscale="log", xlabel="tokens n", ylabel="softmax / linear", xlim=(240, 28_000), ylim=(0.85, 2.75))
     ax.set_xticks([512, 1024, 2048, 4096, 8192], ["512", "1,024", "2,048", "4,096", "8,192"])
     ax.minorticks_off()
     return figure
@@ -316,8 +316,10 @@ def token(record: Record) -> list[Figure]:
             rows = [row for row in record.where(way=way) if "seconds" in row]
             known, values = [row["known"] for row in rows], np.array([row[key] / unit for row in rows])
             ax.plot(known, values, marker=marker, color=colour, linestyle="-", ms=4)
-            above = 1.7 if way == "state" else 0.45
-            ax.text(known[-1] * 1.2, values[-1] * above, name, color=colour, ha="right", va="center")
+            if way == "state":
+                ax.text(known[-1], 2.2 * values[-1], name, color=colour, ha="right", va="center")
+            else:
+                ax.text(known[-1] / 3, values[-1], name, color=colour, ha="right", va="center")
         ax.set(xscale="log", yscale="log", xlabel="tokens so far", title=title)
         ax.set_xticks([128, 2048, 65536], ["128", "2,048", "65,536"])
         ax.minorticks_off()
@@ -357,10 +359,11 @@ def remembered(dim: int = 32, trials: int = 200) -> Explorable:
     )
 
 
-def recalled(record: Record, pairs: int = 48) -> Figure:
+def recalled(*records: Record, pairs: int = 48) -> Figure:
     """The share of queries answered among so many pairs, a dot a seed, at the best rate of each form."""
-    forms = list(dict.fromkeys(record.column("form")))
-    found = {form: answered(record, form, pairs) for form in forms}
+    found = {
+        form: answered(record, form, pairs) for record in records for form in dict.fromkeys(record.column("form"))
+    }
     return _dots(found, "of a hundred queries, answered", (0, 104))
 
 
