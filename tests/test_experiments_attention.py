@@ -91,7 +91,7 @@ def test_one_plus_cosine_is_a_product_of_features_and_no_weight_is_above_its_bou
 def test_a_later_key_changes_the_earlier_weights_of_the_double_softmax():
     q, k = weights.gaussian(20, 4, seed=1)
     changed = k.copy()
-    changed[-1] += [3, 0, 0, 0]  # one feature's denominator
+    changed[-1] += [6, 0, 0, 0]  # one feature's denominator
     before, after = (weights.matrix(weights.ATTENTIONS["double softmax"], q, x) for x in (k, changed))
     np.testing.assert_allclose(before.sum(axis=1), 1, atol=1e-5)
     shares = [W[:, :-1] / W[:, :-1].sum(axis=1, keepdims=True) for W in (before, after)]
@@ -376,7 +376,7 @@ def test_the_error_by_age_is_that_of_a_state_written_pair_by_pair(rule):
         for k, v in zip(K[:, trial], V[:, trial], strict=True):
             S = (0.8 if rule == "decay" else 1) * S + np.outer(k, v - S.T @ k if rule == "delta" else v)
         errors[:, trial] = [np.sum((S.T @ K[i, trial] - V[i, trial]) ** 2) for i in range(5)]
-    np.testing.assert_allclose(found, errors.mean(axis=1)[::-1])
+    np.testing.assert_allclose(found, errors.mean(axis=1)[::-1], atol=1e-12)
     if rule == "sum":
         rows = recall.retrieval(64, 17, "sum", trials=40, seed=1)
         assert recall.error_by_age(64, 17, "sum", 40, seed=1).mean() == pytest.approx(

@@ -133,12 +133,12 @@ def costs_of_orders() -> Explorable:
         ],
         curves=[
             Curve("(QKᵀ) V", VERMILION, "line", (0.62, 0.12)),
-            Curve("Q (KᵀV)", BLUE, "dashed", (0.72, 0.56)),
+            Curve("Q (KᵀV)", BLUE, "dashed", (0.72, 0.72)),
             Curve("", VERMILION, "dots"),
             Curve("", BLUE, "dots"),
             Curve("where they cross", INK, "dots", (0.04, 0.3)),
         ],
-        x=Axis("tokens n", *ends, {16: "16", 128: "128", 1024: "1,024", 8192: "8,192", 65536: "65,536"}, True),
+        x=Axis("tokens n", *ends, {16: "16", 128: "128", 1024: "1,024", 8192: "8,192"}, True),
         y=Axis("operations of a head", 1e4, 1e13, decades, True),
         alt="Operations of both orders of the product against the number of tokens, two straight lines that cross.",
     )
@@ -147,17 +147,22 @@ def costs_of_orders() -> Explorable:
 def concentration(scales: Sequence[float], portraits: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Figure]:
     """Entropy and largest weight of each attention against the scale of its queries and keys."""
     panels = []
-    for key, label in (("entropy", "entropy of a row / ln n"), ("largest", "largest weight / mean weight")):
-        figure, ax = plt.subplots(figsize=(2.7, 2.4))
+    for key, label, width in (
+        ("entropy", "entropy of a row / ln n", 3.5),
+        ("largest", "largest / mean weight", 2.4),
+    ):
+        figure, ax = plt.subplots(figsize=(width, 2.4))
         for i, (name, of_scales) in enumerate(portraits.items()):
             values = [portrait[key] for portrait in of_scales]
             ax.plot(scales, values, marker="osDv^P"[i], ms=4, color=COLOURS[name], label=name)
+            if key == "entropy":
+                apart = {"elu + 1": 0.06, "1 + cos": -0.03, "random features": 0.1, "softmax": -0.02}.get(name, 0)
+                ax.text(scales[-1] * 1.06, values[-1] + apart, name, color=COLOURS[name], va="center")
         ax.set(xlabel="scale of q and k", ylabel=label)
         panels.append(figure)
-    panels[0].axes[0].set(ylim=(0, 1.05))
-    panels[1].axes[0].set(yscale="log", yticks=[1, 10, 100])
+    panels[0].axes[0].set(ylim=(0, 1.1), xlim=(0, 1.75 * scales[-1]), xticks=[0, 1, 2, 3, 4])
+    panels[1].axes[0].set(yscale="log", yticks=[1, 10, 100], xticks=[0, 1, 2, 3, 4])
     panels[1].axes[0].set_yticklabels(["1", "10", "100"])
-    panels[0].axes[0].legend(handlelength=1.6, labelspacing=0.25, borderpad=0, loc="lower left", fontsize=9)
     return panels
 
 

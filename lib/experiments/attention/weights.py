@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -107,6 +107,28 @@ def portrait(attend: Attend, q: ArrayLike, k: ArrayLike) -> dict[str, float]:
     """
     W = matrix(attend, q, k)
     return {"rank": rank(W), "entropy": entropy(W), "largest": largest(W)}
+
+
+def portraits(scales: Sequence[float], time: int, dim: int) -> dict[str, list[dict[str, float]]]:
+    """The portraits of all attentions, for normal queries and keys of several scales.
+
+    Example:
+        >>> [portrait["rank"] for portrait in portraits((0.5, 1.0), time=8, dim=4)["elu + 1"]]
+        [4, 4]
+    """
+    drawn = [gaussian(time, dim, scale) for scale in scales]
+    return {name: [portrait(attend, *pair) for pair in drawn] for name, attend in ATTENTIONS.items()}
+
+
+def sharpest(names: Sequence[str], scales: Sequence[float], seed: int, time: int = 256, dim: int = 64) -> float:
+    """The :func:`largest` weight of several attentions, at the scale where it is largest.
+
+    Example:
+        >>> sharpest(("1 + cos",), (1.0,), 0) < 2 < sharpest(("softmax",), (1.0,), 0)
+        True
+    """
+    drawn = [gaussian(time, dim, scale, seed) for scale in scales]
+    return max(largest(matrix(ATTENTIONS[name], *pair)) for name in names for pair in drawn)
 
 
 def performer_error(dim: int, features: int, norm: float, orthogonal: bool, trials: int, seed: int) -> float:
