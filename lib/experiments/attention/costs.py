@@ -737,7 +737,7 @@ def crossing_estimate(ns: Sequence[int], a: Sequence[Row], b: Sequence[Row]) -> 
         >>> curves = [1, 16, 256], [4, 16, 64]
         >>> a, b = ([{"seconds": t, "low": 0.9 * t, "high": 1.1 * t} for t in curve] for curve in curves)
         >>> print(crossing_estimate([64, 256, 1024], a, b))
-        256 [222, 295]
+        256 [209, 313]
     """
 
     def crossed(of_a: str, of_b: str) -> float:
