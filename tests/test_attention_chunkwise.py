@@ -42,7 +42,7 @@ from lib.attention import (
     recurrent_step,
     retention,
 )
-from lib.attention.chunks import Chunks, chunk_sums
+from lib.attention.chunks import Chunks, chunk_sums, feature_sums, feature_sums_gradient
 from lib.attention.chunkwise import chunkwise_attention
 
 pytestmark = pytest.mark.backends
@@ -190,6 +190,29 @@ def test_one_chunk_is_the_product_under_the_diagonal_and_several_are_one():
         chunks = Chunks(*(ops.convert_to_tensor(x.reshape(shape)) for x in (Q, K, V)))
         for found, e in zip(chunk_sums(chunks, S, z, summed=True), expected, strict=True):
             assert close(ops.reshape(found, e.shape), e)
+
+
+@pytest.mark.parametrize("strength", [0.1, 50.0])
+def test_a_gate_for_each_feature_is_its_recurrence_in_one_chunk_and_in_several(strength):
+    Q, K, V = (normal(6, 3, seed=i) for i in range(3))
+    S, gates = normal(3, 3, seed=3), (-strength * np.abs(normal(6, 3, seed=4))).astype("float32")
+    dN, dS = normal(6, 3, seed=5), normal(3, 3, seed=6)
+    state, expected = S, []
+    for q, k, v, g in zip(Q, K, V, gates, strict=True):
+        state = np.exp(g)[:, None] * state + np.outer(k, v)
+        expected.append(q @ state)
+    before, z = (ops.convert_to_tensor(x[None, None]) for x in (S, 0 * S[0]))
+    upstream = ops.convert_to_tensor(dS[None, None])
+    for shape in ((1, 1, 1, 6, 3), (1, 1, 2, 3, 3), (1, 1, 3, 2, 3)):
+        chunks = Chunks(*(ops.convert_to_tensor(x.reshape(shape)) for x in (Q, K, V, gates)))
+        N, _, after, _ = feature_sums(chunks, before, z, False)
+        assert close(ops.reshape(N, (6, 3)), np.array(expected), 1e-5)
+        assert close(after[0, 0], state, 1e-5)
+        given = ops.convert_to_tensor(dN.reshape(shape))
+        d, (d_before, _) = feature_sums_gradient(chunks, before, z, given, None, upstream, z)
+        # what comes out is linear in the values and the state before
+        there = np.sum(array(d.V).reshape(6, 3) * V) + np.sum(array(d_before)[0, 0] * S)
+        assert abs(there - np.sum(dN * expected) - np.sum(dS * state)) < 1e-4
 
 
 def test_the_delta_rule_has_no_sum_to_divide_by():
