@@ -21,6 +21,12 @@ def qkv(time=TIME, batch=BATCH, dim=DIM, seed=0, dtype="float32"):
     return [normal(batch, time, HEADS, dim, seed=(seed, i), dtype=dtype) for i in range(3)]
 
 
+def vector_gate(time=TIME, seed=0):
+    """The log γ of each token and feature, some of them far from 0."""
+    gamma = np.random.default_rng((seed, 12)).uniform(0.02, 1, (BATCH, time, HEADS, DIM))
+    return np.log(gamma).astype("float32")
+
+
 def gates(time=TIME, seed=0):
     """Both log γ and β of each token."""
     log_decay = np.log(np.random.default_rng((seed, 8)).uniform(0.5, 1, (BATCH, time, HEADS))).astype("float32")
@@ -184,14 +190,16 @@ def delta_reference(q, k, v, beta, log_decay=None, mask=None):
     return out
 
 
-def gated_reference(q, k, v, log_decay, normalize=None):
-    """S ← γ S + k vᵀ, token by token; NumPy, float64."""
+def gated_reference(q, k, v, log_decay, normalize=None, mask=None):
+    """S ← γ S + k vᵀ, token by token, with a γ a head or a feature; NumPy, float64."""
     q, k, v, log_decay = (x.astype("float64") for x in (q, k, v, log_decay))
     out = np.zeros(v.shape)
     for b, h in np.ndindex(q.shape[0], q.shape[2]):
         S = np.zeros((q.shape[-1], v.shape[-1]))
         for t in range(q.shape[1]):
-            S = np.exp(log_decay[b, t, h]) * S + np.outer(k[b, t, h], v[b, t, h])
+            if mask is None or mask[b, t]:
+                gamma = np.exp(np.atleast_1d(log_decay[b, t, h]))
+                S = gamma[:, None] * S + np.outer(k[b, t, h], v[b, t, h])
             out[b, t, h] = q[b, t, h] @ S
     if normalize is None:
         return out

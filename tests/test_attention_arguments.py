@@ -36,11 +36,13 @@ pytestmark = pytest.mark.backends
 
 TIME = 6
 LOG_DECAY, BETA = gates(TIME)
+FASTER = np.array([0, 1, 2, 30], "float32")  # features that fade apart
 CAUSAL = {
     "linear": lambda q, k, v, g, b, **m: linear_attention(q, k, v, causal=True, **m),  # noqa: ARG005
     "linear exp": lambda q, k, v, g, b, **m: linear_attention(q, k, v, "exp", causal=True, **m),  # noqa: ARG005
     "retention": lambda q, k, v, g, b, **m: retention(q, k, v, **m),  # noqa: ARG005
     "gated": lambda q, k, v, g, b, **m: gated_attention(q, k, v, g, **m),  # noqa: ARG005
+    "vector": lambda q, k, v, g, b, **m: gated_attention(q, k, v, ops.multiply(g[..., None], FASTER), **m),  # noqa: ARG005
     "gated delta": lambda q, k, v, g, b, **m: delta_rule(q, k, v, b, log_decay=g, **m),
     "recurrent": lambda q, k, v, g, b, **m: recurrent_attention(q, k, v, **m),  # noqa: ARG005
     "cumulative": lambda q, k, v, g, b, **m: cumulative_attention(q, k, v, **m),  # noqa: ARG005
@@ -79,7 +81,7 @@ def test_nan_under_a_mask_is_as_if_the_token_were_removed(name):
     assert close(out[1:], array(function(*(x[1:] for x in inputs))), 1e-5)
     upstream = normal(*inputs[2].shape, seed=7)
     upstream[0, 2] = 0
-    needed = {"gated": 4, "gated delta": 5}.get(name, 3)
+    needed = {"gated": 4, "vector": 4, "gated delta": 5}.get(name, 3)
 
     def masked(*x):
         out = function(*x, *inputs[needed:], mask=MASK)
@@ -238,6 +240,9 @@ WRONG = [
     (lambda: retention(X, X, X, 0.5j), "decay must be in"),
     (lambda: retention(X, X, X, float("nan")), "decay must be in"),
     (lambda: gated_attention(X, X, X, -GATE), "log_decay must be at most 0, got 0.5"),
+    (lambda: gated_attention(X, X, X, np.abs(X) + 1), "log_decay must be at most 0, got"),
+    (lambda: gated_attention(X, X, X, -np.abs(X[..., :1])), "log_decay must have shape"),
+    (lambda: delta_rule(X, X, X, 0 * GATE, log_decay=-np.abs(X)), "log_decay must have shape"),
     (lambda: delta_rule(X, X, X, GATE), r"beta must be in \[0, 2\], got -0.5"),
     (lambda: delta_rule(X, X, X, 5 - GATE), r"beta must be in \[0, 2\], got 5.5"),
     (lambda: delta_rule(X, X, X, -GATE, log_decay=1 + GATE), "log_decay must be at most 0, got 0.5"),

@@ -14,6 +14,7 @@ from attention_references import (
     close,
     compiled,
     delta_reference,
+    gated_reference,
     gates,
     gradients,
     normal,
@@ -22,6 +23,7 @@ from attention_references import (
     quadratic,
     slopes_agree,
     value_and_gradients,
+    vector_gate,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,13 +42,13 @@ from lib.attention import (
     recurrent_step,
     retention,
 )
-from lib.attention.chunks import Chunks, chunk_sums
+from lib.attention.chunks import Chunks, chunk_sums, feature_sums, feature_sums_gradient
 from lib.attention.chunkwise import chunkwise_attention
 
 pytestmark = pytest.mark.backends
 
 DOUBLE = BACKEND == "tensorflow"  # elsewhere Keras computes a float64 product in float32
-MOST = ["exp", "gated delta"]  # all paths but that of u = v without a decay
+MOST = ["exp", "gated delta", "vector"]  # all paths but that of u = v without a decay
 EVERYTHING = np.ones((BATCH, TIME), bool)  # a mask too, so that JAX compiles no second time
 
 
@@ -68,6 +70,7 @@ def forms(mask, chunk):
         "rms": (lambda *x: linear_attention(*x, None, causal=True, normalize="rms", **options), [q, k, v]),
         "retention": (lambda *x: retention(*x, normalize=None, **options), [q, k, v]),
         "gated": (lambda *x: gated_attention(*x, normalize=None, **options), [q, k, v, log_decay]),
+        "vector": (lambda *x: gated_attention(*x, normalize=None, **options), [q, k, v, vector_gate()]),
         "delta": (lambda *x: delta_rule(*x, **options), [q, k_unit, v, beta]),
         "gated delta": (
             lambda q, k, v, b, g: delta_rule(q, k, v, b, log_decay=g, **options),
@@ -82,6 +85,8 @@ def reference(name, mask, inputs):
     if name == "retention":
         log_decay = np.log(1 - 2.0 ** (-5 - np.arange(HEADS))) * np.ones((*inputs[0].shape[:2], 1))
         return quadratic(*inputs, "", mask=mask, normalize=None, log_decay=log_decay)
+    if name == "vector":
+        return gated_reference(*inputs, mask=mask)
     if name == "gated":
         return quadratic(*inputs[:3], "", mask=mask, normalize=None, log_decay=inputs[3])
     return quadratic(*inputs, "" if name == "rms" else name, mask=mask, normalize="rms" if name == "rms" else "sum")
@@ -96,7 +101,7 @@ def test_every_causal_form_is_its_recurrence(name):
     assert close(function(*inputs), reference(name, padding(), inputs), 1e-4)
 
 
-@pytest.mark.parametrize(("name", "tile"), [("exp", 16), ("elu+1", 512), ("gated", 512)])
+@pytest.mark.parametrize(("name", "tile"), [("exp", 16), ("elu+1", 512), ("gated", 512), ("vector", 512)])
 def test_without_a_mask_and_in_one_tile_too(name, tile, monkeypatch):
     monkeypatch.setattr(chunkwise, "TILE", tile)
     function, inputs = forms(None, 8)[name]
@@ -116,8 +121,9 @@ def test_the_gradient_is_that_of_finite_differences_of_the_reference(name):
     assert slopes_agree(found, lambda *x: reference(name, padding(), x), inputs, upstream)
 
 
-def test_a_gate_that_forgets_all_leaves_no_gradient_before_it():
-    gated, (q, k, v, log_decay) = forms(EVERYTHING, 8)["gated"]
+@pytest.mark.parametrize("name", ["gated", "vector"])
+def test_a_gate_that_forgets_all_leaves_no_gradient_before_it(name):
+    gated, (q, k, v, log_decay) = forms(EVERYTHING, 8)[name]
     log_decay = np.zeros_like(log_decay)
     log_decay[:, 10] = -1000
     upstream = normal(BATCH, TIME, HEADS, DIM, seed=7)
@@ -186,6 +192,29 @@ def test_one_chunk_is_the_product_under_the_diagonal_and_several_are_one():
             assert close(ops.reshape(found, e.shape), e)
 
 
+@pytest.mark.parametrize("strength", [0.1, 50.0])
+def test_a_gate_for_each_feature_is_its_recurrence_in_one_chunk_and_in_several(strength):
+    Q, K, V = (normal(6, 3, seed=i) for i in range(3))
+    S, gates = normal(3, 3, seed=3), (-strength * np.abs(normal(6, 3, seed=4))).astype("float32")
+    dN, dS = normal(6, 3, seed=5), normal(3, 3, seed=6)
+    state, expected = S, []
+    for q, k, v, g in zip(Q, K, V, gates, strict=True):
+        state = np.exp(g)[:, None] * state + np.outer(k, v)
+        expected.append(q @ state)
+    before, z = (ops.convert_to_tensor(x[None, None]) for x in (S, 0 * S[0]))
+    upstream = ops.convert_to_tensor(dS[None, None])
+    for shape in ((1, 1, 1, 6, 3), (1, 1, 2, 3, 3), (1, 1, 3, 2, 3)):
+        chunks = Chunks(*(ops.convert_to_tensor(x.reshape(shape)) for x in (Q, K, V, gates)))
+        N, _, after, _ = feature_sums(chunks, before, z, False)
+        assert close(ops.reshape(N, (6, 3)), np.array(expected), 1e-5)
+        assert close(after[0, 0], state, 1e-5)
+        given = ops.convert_to_tensor(dN.reshape(shape))
+        d, (d_before, _) = feature_sums_gradient(chunks, before, z, given, None, upstream, z)
+        # what comes out is linear in the values and the state before
+        there = np.sum(array(d.V).reshape(6, 3) * V) + np.sum(array(d_before)[0, 0] * S)
+        assert abs(there - np.sum(dN * expected) - np.sum(dS * state)) < 1e-4
+
+
 def test_the_delta_rule_has_no_sum_to_divide_by():
     x = normal(1, 3, 2, 4)
     with pytest.raises(ValueError, match="normalize must be 'rms' or None with the delta rule"):
@@ -197,10 +226,12 @@ def test_prefill_then_steps_is_the_whole(name):
     (q, k, v), (log_decay, beta), mask = qkv(), gates(), padding()
     k = k / np.linalg.norm(k, axis=-1, keepdims=True)
     gated = {"normalize": None, "feature_map": None, "log_decay": log_decay, "beta": beta}
+    gated = gated | {"log_decay": vector_gate(), "beta": None} if name == "vector" else gated
     options = {"feature_map": name, "normalize": "sum"} if name in MAPS else gated
 
     def part(time):
-        return {n: x[:, time] if n in ("log_decay", "beta") else x for n, x in options.items()}
+        gates = ("log_decay", "beta")
+        return {n: x[:, time] if n in gates and x is not None else x for n, x in options.items()}
 
     whole, last = prefill(q, k, v, mask=mask, chunk=8, **options)
     state = None

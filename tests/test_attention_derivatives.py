@@ -20,6 +20,7 @@ from attention_references import (
     quadratic,
     second_difference,
     second_slope,
+    vector_gate,
 )
 from keras import ops
 
@@ -82,6 +83,10 @@ FORMS = {
         lambda *x: gated_attention(*x, normalize=None, chunk=4),
         lambda *x: gated_reference(*x),
     ),
+    "vector": (
+        lambda *x: gated_attention(*x, normalize=None, chunk=4),
+        lambda *x: gated_reference(*x),
+    ),
     "delta": (
         lambda *x: delta_rule(*x, chunk=4),
         lambda *x: delta_reference(*x),
@@ -96,7 +101,8 @@ FORMS = {
 def inputs_of(name):
     (q, k, v), (log_decay, beta) = qkv(TIME), gates(TIME)
     q, k, beta = away_from_zero(q), away_from_zero(k), 0.1 + 0.8 * beta
-    return [q, k / 2, v, *{"gated": [log_decay], "delta": [beta], "gated delta": [beta, log_decay]}.get(name, [])]
+    more = {"gated": [log_decay], "vector": [vector_gate(TIME)], "delta": [beta], "gated delta": [beta, log_decay]}
+    return [q, k / 2, v, *more.get(name, [])]
 
 
 @pytest.mark.parametrize("name", FORMS)

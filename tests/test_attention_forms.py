@@ -19,6 +19,7 @@ from lib.attention.forms import (
     Options,
     Retention,
     Softmax,
+    VectorGated,
 )
 
 pytestmark = pytest.mark.backends
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.backends
 
 Q, K, V = (normal(2, 5, 2, 3, seed=seed) for seed in range(3))
 GATE = normal(2, 5, 2, seed=3)
+GATES = normal(2, 5, 2, 3, seed=4)
 
 
 def attended(form, gate=None, causal=True, **options):
@@ -49,6 +51,8 @@ def test_each_form_is_the_function_of_its_name():
     )
     close(attended(Retention()), retention(Q, K, V))
     close(attended(Gated(), GATE), gated_attention(Q, K, V, ops.log_sigmoid(ops.convert_to_tensor(GATE))))
+    log_decay = ops.log_sigmoid(ops.convert_to_tensor(GATES)) / 16
+    close(attended(VectorGated(), GATES), gated_attention(Q, K, V, log_decay))
     close(
         attended(DeltaRule(), GATE), delta_rule(Q, K, V, ops.sigmoid(ops.convert_to_tensor(GATE)), normalize="rms")
     )
@@ -57,7 +61,7 @@ def test_each_form_is_the_function_of_its_name():
 @pytest.mark.parametrize("name", [name for name, form in FORMS.items() if True in form.causal])
 def test_a_prefill_and_steps_give_what_the_whole_gives(name):
     form = FORMS[name]
-    gate = GATE if form.gate else None
+    gate = (GATES if form.gate.by_feature else GATE) if form.gate else None
     whole = ops.convert_to_numpy(attended(form, gate))
     given = {"mask": None, "options": form.resolved(Options()), "capacity": None}
     out, state = form.prefill(
@@ -72,8 +76,10 @@ def test_a_prefill_and_steps_give_what_the_whole_gives(name):
 
 def test_a_form_says_what_the_layer_may_be():
     assert FORMS["double softmax"].causal == DoubleSoftmax.causal == (False,)
-    assert {name for name, form in FORMS.items() if form.causal == (True,)} == {"retention", "gated", "delta rule"}
-    assert {form.gate for form in FORMS.values()} == {None, Gate("gate", 4.0), Gate("rate", 0.0)}
+    always = {name for name, form in FORMS.items() if form.causal == (True,)}
+    assert always == {"retention", "gated", "vector gated", "delta rule"}
+    wide = Gate("gate", 0.0, by_feature=True, rank=16)
+    assert {form.gate for form in FORMS.values()} == {None, Gate("gate", 4.0), Gate("rate", 0.0), wide}
     for way in ("attend", "prefill", "step"):
         given = {"mask": None, "gate": None, "options": Options()}
         given |= {"causal": True} if way == "attend" else {"state": None, "capacity": None}

@@ -34,6 +34,7 @@ CAUSAL = {
     "favor+": {"form": "linear", "feature_map": "favor+", "normalize": "rms", "num_key_value_heads": 1},
     "retention": {"form": "retention", "rotary": True},
     "gated": {"form": "gated", "normalize": None, "value_dim": 3},
+    "vector gated": {"form": "vector gated", "num_key_value_heads": 1, "value_dim": 3},
     "delta rule": {"form": "delta rule", "rotary": True, "key_dim": 6, "output_shape": 5},
 }
 
@@ -446,7 +447,7 @@ def test_a_functional_model_asks_other_tokens():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name", ["rotary softmax", "linear", "gated", "delta rule"])
+@pytest.mark.parametrize("name", ["rotary softmax", "linear", "gated", "vector gated", "delta rule"])
 def test_prompts_and_steps_in_mixed_precision(name, dtype):
     layer = lively(Attention(2, causal=True, dtype=dtype, **CAUSAL[name]))
     whole = layer(X)

@@ -151,6 +151,10 @@ def test_a_strong_gate_costs_those_after_it_no_digits(strong):
     for chunk in (8, 64):
         out = gated_attention(q, k, v, log_decay, normalize=None, chunk=chunk)
         assert close(out, gated_reference(q, k, v, log_decay), 2e-6)
+        each = np.full((BATCH, TIME, HEADS, DIM), -0.05, "float32")
+        each[:, 5, :, 1], each[0, 20, :, :2] = strong, strong
+        out = gated_attention(q, k, v, each, normalize=None, chunk=chunk)
+        assert close(out, gated_reference(q, k, v, each), 2e-6)
         out = delta_rule(q, k, v, beta, log_decay=log_decay, chunk=chunk)
         assert close(out, delta_reference(q, k, v, beta, np.maximum(log_decay, -1e4)), 2e-6)
     *_, slope = gradients(lambda *x: gated_attention(*x, normalize=None, chunk=8), [q, k, v, log_decay], upstream)

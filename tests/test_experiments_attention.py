@@ -11,10 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from search import examples
-from shared import lifted_out, require
+from shared import assert_accepts_its_solution_alone, lifted_out, require
 
-from lib.attention import Attention, softmax_attention
-from lib.experiments.attention import alternatives, costs, decoder, decoding, drawings, language, recall, weights
+from lib.attention import Attention, linear_attention, softmax_attention
+from lib.experiments.attention import (
+    alternatives,
+    costs,
+    decoder,
+    decoding,
+    drawings,
+    exercises,
+    language,
+    recall,
+    weights,
+)
 from lib.workbench import corpora
 from lib.workbench.measure import device
 from lib.workbench.records import Record
@@ -63,6 +73,62 @@ def test_the_rank_is_at_most_the_number_of_features_and_full_under_a_mask(name):
     assert weights.rank(weights.matrix(softmax_attention, q, k)) == 40
 
 
+def test_one_plus_cosine_is_a_product_of_features_and_no_weight_is_above_its_bound():
+    q, k = (x.astype("float64") for x in weights.gaussian(30, 6, seed=3))
+    k[:20] = np.abs(k[:20])  # not all directions alike
+    unit_q, unit_k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
+    one = np.ones((30, 1))
+    similarity = np.hstack([one, unit_q]) @ np.hstack([one, unit_k]).T
+    cosines = np.array([[a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for b in k] for a in q])
+    np.testing.assert_allclose(similarity, 1 + cosines, atol=1e-12)
+    W = weights.matrix(weights.ATTENTIONS["1 + cos"], q, k)
+    np.testing.assert_allclose(W, similarity / similarity.sum(axis=1, keepdims=True), atol=1e-6)
+    assert np.all(W >= 0)
+    np.testing.assert_allclose(W.sum(axis=1), 1, atol=1e-5)
+    assert np.all(W.max(axis=1) <= 2 / (30 + cosines.sum(axis=1)) + 1e-6)
+
+
+def test_a_later_key_changes_the_earlier_weights_of_the_double_softmax():
+    q, k = weights.gaussian(20, 4, seed=1)
+    changed = k.copy()
+    changed[-1] += [6, 0, 0, 0]  # one feature's denominator
+    before, after = (weights.matrix(weights.ATTENTIONS["double softmax"], q, x) for x in (k, changed))
+    np.testing.assert_allclose(before.sum(axis=1), 1, atol=1e-5)
+    shares = [W[:, :-1] / W[:, :-1].sum(axis=1, keepdims=True) for W in (before, after)]
+    assert np.abs(shares[1] - shares[0]).max() > 0.01  # not by one factor a query, which a mean would not see
+    causal = [
+        weights.matrix(partial(linear_attention, feature_map="exp", causal=True), q, x)[:-1] for x in (k, changed)
+    ]
+    np.testing.assert_allclose(*causal, atol=1e-6)
+
+
+@pytest.mark.parametrize("C", [1, 2, 4, 8, 24])
+def test_chunks_give_the_recurrence_and_take_what_the_proposition_says(C):
+    n, d = 24, 5
+    Q, K, V = normal(3, n, d)
+    counted, states, S, out = 0, 0, np.zeros((d, d)), []
+
+    def dot(a, b):
+        nonlocal counted
+        counted += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+        return a @ b
+
+    for i in range(0, n, C):
+        q, k, v = (x[i : i + C] for x in (Q, K, V))
+        out.append(dot(q, S) + dot(np.tril(dot(q, k.T)), v))
+        S, states = S + dot(k.T, v), states + 1
+    one_by_one, expected = np.zeros((d, d)), []
+    for q, k, v in zip(Q, K, V, strict=True):
+        one_by_one = one_by_one + np.outer(k, v)
+        expected.append(q @ one_by_one)
+    np.testing.assert_allclose(np.concatenate(out), expected, atol=1e-12)
+    assert counted == 4 * n * d**2 + 4 * n * C * d == costs.flops("causal linear", n, d, chunk=C)
+    assert states == n // C
+    tensors = (x.astype("float32")[None, :, None] for x in (Q, K, V))
+    found = linear_attention(*tensors, None, causal=True, normalize=None, chunk=C)
+    np.testing.assert_allclose(ops.convert_to_numpy(found)[0, :, 0], expected, atol=1e-4)
+
+
 def test_a_matrix_of_known_rank_has_it():
     assert weights.rank(normal(30, 4) @ normal(4, 30, seed=1)) == 4
 
@@ -105,6 +171,10 @@ def test_the_error_of_a_performer_is_its_law():
     measured = weights.performer_error(dim, features, norm, orthogonal=False, trials=600, seed=1)
     assert measured == pytest.approx(law, rel=0.15)
     assert weights.performer_error(dim, features, norm, orthogonal=True, trials=600, seed=1) < measured
+    assert weights.performer_law(dim, features, norm) == pytest.approx(law, rel=0.02)
+    row = weights.random_error(dim, features, norm, False, trials=50, seed=1)
+    assert row["law"] == weights.performer_law(dim, features, norm)
+    assert row["error"] == weights.performer_error(dim, features, norm, False, 50, 1)
 
 
 # --- other ways out ---------------------------------------------------------------------------------------
@@ -172,6 +242,17 @@ def test_no_matrix_of_a_rank_is_nearer_than_the_best_one(size):
     assert np.linalg.norm(W - best) <= np.linalg.norm(W - W @ basis @ basis.T) + 1e-12
 
 
+@pytest.mark.parametrize("error", [0.0, 0.05, 0.3, 1.0])
+def test_the_needed_rank_is_the_first_that_errs_little_enough(error, head):
+    exact = alternatives.exact(*head)
+    errors = [
+        np.linalg.norm(alternatives.best_rank(*head, size) - exact) / np.linalg.norm(exact) for size in range(25)
+    ]
+    needed = alternatives.needed_rank(*head, error)
+    assert errors[needed] <= error + 1e-6
+    assert needed == 0 or errors[needed - 1] > error
+
+
 def test_features_take_the_scale_of_the_softmax(head):
     q, k, v = (x * 0.3 for x in head)
     second = alternatives.features(q, k, v, "taylor")
@@ -194,6 +275,23 @@ def test_heads_are_those_of_minilm_reading_moby_dick():
     assert len(found) == 24
     assert all(x.shape == (32, 32) for triple in found for x in triple)
     assert 0.2 < np.mean([alternatives.weights(q, k).max() for q, k, _ in found]) < 0.9
+    row = alternatives.glimpse(2, tokens=32, start=100)
+    assert len(row["pieces"]) == len(row["softmax"]) == len(row["elu + 1"]) == 32
+    q, k, _ = alternatives.heads((2,), tokens=32, start=100)[row["head"]]
+    np.testing.assert_allclose(row["softmax"], alternatives.weights(q, k)[row["query"]], atol=1e-5)
+    share = q.shape[1] ** 0.25
+    flat = weights.matrix(linear_attention, q * share, k / share)[row["query"]]
+    np.testing.assert_allclose(row["elu + 1"], flat, atol=1e-5)
+
+
+def test_stand_ins_are_the_medians_of_all_heads(monkeypatch, head):
+    monkeypatch.setattr(alternatives, "heads", lambda layers, *_: [head] * len(layers))
+    row = alternatives.stand_ins(24, start=0, ways=True)
+    assert row["needed"] == alternatives.needed_rank(*head, 0.1)
+    for way, error in row["median"].items():
+        assert error == pytest.approx(alternatives.errors(way, [head])[0], abs=1e-4)
+    assert row["nearer"] in (0, 1)
+    assert set(alternatives.stand_ins(24, start=0, ways=False)) == {"needed"}
 
 
 # --- the decoder ------------------------------------------------------------------------------------------
@@ -212,8 +310,9 @@ def test_a_decoder_does_not_see_the_future(form):
 
 def test_decoders_differ_in_their_attention_only():
     sizes = {form: decoder.decoder(form, 50, 32, 2, 2, seed=0).count_params() for form in decoder.FORMS}
-    others = {form: size for form, size in sizes.items() if form != "delta rule"}
+    others = {form: size for form, size in sizes.items() if form not in ("delta rule", "vector gate")}
     assert len(set(others.values())) == 1
+    assert sizes["vector gate"] - sizes["softmax"] == 2 * (32 * 16 + 16 + 16 * 32 + 32)  # a product of rank 16
     assert sizes["delta rule"] - sizes["softmax"] == 2 * (32 * 2 + 2)  # β of two heads, in two layers
 
 
@@ -264,6 +363,43 @@ def test_the_delta_rule_reads_the_last_pair_without_error_and_all_of_them_better
     assert one["found"] == [1.0] * 3
     with pytest.raises(ValueError, match="rule must be 'sum' or 'delta', got 'max'"):
         recall.retrieval(4, 4, "max", 1, 0)
+
+
+@pytest.mark.parametrize("rule", ["sum", "decay", "delta"])
+def test_the_error_by_age_is_that_of_a_state_written_pair_by_pair(rule):
+    found = recall.error_by_age(6, 5, rule, trials=3, seed=2, decay=0.8)
+    rng = np.random.default_rng(2)
+    K, V = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (rng.standard_normal((5, 3, 6)) for _ in "kv"))
+    errors = np.zeros((5, 3))
+    for trial in range(3):
+        S = np.zeros((6, 6))
+        for k, v in zip(K[:, trial], V[:, trial], strict=True):
+            S = (0.8 if rule == "decay" else 1) * S + np.outer(k, v - S.T @ k if rule == "delta" else v)
+        errors[:, trial] = [np.sum((S.T @ K[i, trial] - V[i, trial]) ** 2) for i in range(5)]
+    np.testing.assert_allclose(found, errors.mean(axis=1)[::-1], atol=1e-12)
+    if rule == "sum":
+        rows = recall.retrieval(64, 17, "sum", trials=40, seed=1)
+        assert recall.error_by_age(64, 17, "sum", 40, seed=1).mean() == pytest.approx(
+            np.mean(rows["errors"]), rel=0.1
+        )
+    with pytest.raises(ValueError, match="rule must be 'sum', 'decay' or 'delta', got 'max'"):
+        recall.error_by_age(4, 4, "max", 1, 0)
+
+
+@pytest.mark.parametrize("rule", recall.RULES)
+def test_a_rule_is_the_form_of_the_library(rule):
+    x = recall.random_tokens(20, 4, seed=3)
+    S, expected = np.zeros((4, 4)), []
+    for t in range(20):
+        gates = recall.gates_of(rule, x, t)
+        S = gates.get("gamma", 1) * S
+        u = gates["beta"] * (x.v[t] - S.T @ x.k[t]) if "beta" in gates else x.v[t]
+        S = S + np.outer(x.k[t], u)
+        expected.append(S.T @ x.q[t])
+    np.testing.assert_allclose(recall.by_library(rule, x), expected, atol=1e-4)
+    assert ("gamma" in gates, "beta" in gates) == (rule not in ("sum", "delta rule"), "delta" in rule)
+    with pytest.raises(ValueError, match=r"rule must be one of 'sum', .* got 'max'"):
+        recall.by_library("max", x)
 
 
 @given(st.integers(1, recall.LENGTH - 1), st.integers(0, 99))
@@ -376,19 +512,25 @@ def test_every_sweep_has_cases_that_its_function_takes(scale, monkeypatch):
 
     def sweep(_, name, function, cases, **__):
         swept[name] = (function, cases)
-        return record(*({"form": case.get("form"), "rate": case.get("rate"), "bits": 1.0} for case in cases))
+        found = ("form", "rate")
+        return record(*({key: case.get(key) for key in found} | {"bits": 1.0, "loss": 1.0} for case in cases))
 
     monkeypatch.setattr(command["records"], "sweep", sweep)
     monkeypatch.setattr(command["records"], "load", lambda *_: None)
     monkeypatch.setattr(command["costs"], "one_thread", lambda: None)  # too late in a process with tensors
-    for name in ("times", "memory", "layers", "decoding", "recall", "language"):
+    for name in ("times", "memory", "layers", "decoding", "glimpse", "stand_ins", "variance"):
+        command[f"_{name}"](scale)
+    for name in ("recall", "recall_gate", "language", "rotary"):
         command[f"_{name}"](scale)
     suffix = "" if keras.backend.backend() == "tensorflow" else f"-{keras.backend.backend()}"
     expected = {f"{name}{suffix}" for name in ("times", "memory", "layers", "decoding")}
-    assert set(swept) == expected | {"recall", "rates", "language"}
-    for _, cases in swept.values():
-        assert len({tuple(sorted(case.items())) for case in cases}) == len(cases) >= 3
-    assert {case["form"] for case in swept["recall"][1]} == set(decoder.FORMS)
+    expected |= {"glimpse", "stand-ins", "variance", "recall", "recall-gate", "rates", "language", "rotary"}
+    assert set(swept) == expected
+    for name, (_, cases) in swept.items():
+        assert len({tuple(sorted(case.items())) for case in cases}) == len(cases) >= (1 if name == "glimpse" else 3)
+    learnt = {case["form"] for name in ("recall", "recall-gate") for case in swept[name][1]}
+    assert learnt == set(decoder.FORMS) - {"rotary softmax"}
+    assert {case["form"] for case in swept["rotary"][1]} == {"rotary softmax"}
     assert {case["part"] for case in swept["rates"][1]} == {"dev"}
     assert all("part" not in case for case in swept["language"][1])
 
@@ -399,7 +541,8 @@ def test_the_command_line_lists_them(monkeypatch, capsys):
         runpy.run_module("lib.experiments.attention", run_name="__main__")
     assert stopped.value.code == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("times", "memory", "layers", "decoding", "recall", "rates", "language"))
+    names = ("times", "memory", "layers", "decoding", "glimpse", "stand-ins", "variance", "recall", "recall-gate")
+    assert all(name in listed for name in (*names, "rates", "language", "rotary"))
 
 
 def test_points_that_were_not_measured_are_left_out():
@@ -408,61 +551,109 @@ def test_points_that_were_not_measured_are_left_out():
     assert drawings.measured(record(*rows), "a", "seconds") == ([64], [2.0])
 
 
-def labels(ax):
-    return ax.get_legend_handles_labels()[1]
-
-
-def test_the_chart_has_a_line_for_each_form_and_circles_for_what_is_live():
+def test_the_chart_has_a_line_for_each_form():
     rows = [
         {"n": n, "form": form, "seconds": n * 1e-6, "bytes": n * 100} for n in (64, 128) for form in costs.FORMS
     ]
-    drawings.chart(record(*rows), record(*rows), {"causal linear": ([64], [1e-4])})
-    assert plt.gcf().get_suptitle() == f"an abacus, recorded on {device().name}, 2026-01-31"
-    left, right = plt.gcf().axes
-    assert len(left.lines) == len(drawings.LINES) + 1
-    assert len(right.lines) == len(drawings.LINES)
-    np.testing.assert_allclose(right.lines[0].get_ydata(), np.array([64, 128]) * 100 / 2**20)
+    seconds, held = drawings.chart(record(*rows), record(*rows))
+    assert len(seconds.axes[0].lines) == len(held.axes[0].lines) == len(drawings.LINES)
+    np.testing.assert_allclose(held.axes[0].lines[0].get_ydata(), np.array([64, 128]) * 100 / 2**20)
 
 
-def test_bars_show_the_derived_costs():
-    figure = drawings.costs_of(1024, 64)
-    left, right = figure.axes
-    for ax, derived in ((left, costs.flops), (right, costs.bytes_needed)):
-        assert [bar.get_width() for bar in ax.patches] == [derived(form, 1024, 64, 8) for form in drawings.LINES]
+def test_both_orders_are_drawn_to_scale():
+    left, right = drawings.two_orders(ratio=3)
+    for figure, largest in ((left, 9.0), (right, 3.0)):
+        areas = [patch.get_width() * patch.get_height() for patch in figure.axes[0].patches]
+        assert max(areas) == largest
+        assert len(areas) == 6
+
+
+@pytest.mark.parametrize(("n", "C"), [(16, 4), (12, 3)])
+def test_chunks_cover_the_triangle(n, C):
+    first, second = drawings.chunks(n, C)
+    drawn = first.axes[0].patches
+    blocks = [patch.get_width() * patch.get_height() for patch in drawn if hasattr(patch, "get_width")]
+    assert len(drawn) - len(blocks) == n // C
+    assert sum(blocks) + n // C * C * C / 2 == n * n / 2
+    assert len(second.axes[0].patches) == 2 * n // C
+
+
+def test_the_slider_tells_what_both_orders_cost():
+    explorable = drawings.costs_of_orders()
+    told = explorable.frames["told"]
+    assert len(told) == 13 * 5
+    assert "512 tokens, heads of 64: the right order takes 8 times fewer" in explorable.told
+    assert any("64 tokens, heads of 64: both orders cost the same" in text for text in told)
+    assert any("16 tokens, heads of 256: the right order takes 16 times more" in text for text in told)
+
+
+def test_the_slider_tells_what_a_state_remembers():
+    explorable = drawings.remembered(dim=16, trials=5)
+    assert len(explorable.frames["told"]) == 6
+    assert all("0.00 by the delta rule, the oldest" in text for text in explorable.frames["told"])
 
 
 def test_every_figure_draws_what_it_is_given():
-    drawings.maps({"one": np.eye(3), "two": np.ones((3, 3)) / 3})
-    assert [ax.get_title().split("\n")[0] for ax in plt.gcf().axes] == ["one", "two"]
+    weights_of_one = {"softmax": [0.7, 0.2, 0.1], "elu + 1": [0.4, 0.3, 0.3]}
+    figure = drawings.one_query(record({"pieces": ["a", "whale", "sail"], "query": 2, **weights_of_one}))
+    assert [bar.get_height() for bar in figure.axes[0].patches] == weights_of_one["softmax"]
     portraits = {name: [{"entropy": 0.5, "largest": 2.0}] * 2 for name in weights.ATTENTIONS}
-    drawings.concentration((1, 2), portraits)
-    assert labels(plt.gcf().axes[0]) == list(weights.ATTENTIONS)
-    rows = {rule: [recall.retrieval(8, n, rule, 2, 0) for n in (2, 4)] for rule in ("sum", "delta")}
-    drawings.capacity((2, 4), rows, dim=8)
-    assert labels(plt.gcf().axes[0]) == ["sum", "delta", "(N − 1)/d"]
+    assert all(len(panel.axes[0].lines) == 6 for panel in drawings.concentration((1, 2), portraits))
+    spread = [
+        {"orthogonal": orthogonal, "norm": norm, "error": norm, "law": 2 * norm}
+        for orthogonal in (False, True)
+        for norm in (1.0, 2.0)
+    ]
+    lines = drawings.variance(record(*spread)).axes[0].lines[:3]
+    assert [[*line.get_ydata()] for line in lines] == [[2, 4], [1, 2], [1, 2]]
+    rows = [
+        {"tokens": n, "start": start, "needed": n / 8 + start}
+        | ({"median": {"elu + 1": 0.8, "mean of all values": 0.9 + start / 10}} if n == 256 else {})
+        for n in (128, 256)
+        for start in (0, 1)
+    ]
+    ways, ranks = drawings.stand_ins(record(*rows))
+    assert [label.get_text() for label in ways.axes[0].get_yticklabels()] == ["elu + 1", "mean of all values"]
+    assert list(ranks.axes[0].lines[-1].get_ydata()) == [16.5, 32.5]
     recalled = [
-        {"form": form, "rate": rate, "seed": seed, "loss": rate, "pairs": [2, 4], "accuracy": [1.0, 0.5]}
-        for form in decoder.FORMS
+        {"form": form, "rate": rate, "seed": seed, "loss": rate, "pairs": [2, 48], "accuracy": [1.0, seed / 2]}
+        for form in ("linear", "decay")
         for rate in (0.1, 0.2)
         for seed in (0, 1)
     ]
-    drawings.recalled(record(*recalled))
-    assert labels(plt.gcf().axes[0]) == list(decoder.FORMS)
-    read = [
-        {"form": form, "seed": 0, "losses": [3.0, 2.5], "by_place": [3.0] * 16}
-        for form in ("delta rule", "softmax")
-    ]
-    drawings.read(record(*read))
-    assert labels(plt.gcf().axes[0]) == ["softmax", "delta rule"]
+    assert drawings.answered(record(*recalled), "linear", 48).tolist() == [0, 50]
+    assert len(drawings.recalled(record(*recalled)).axes[0].lines) == 4
+    read = [{"form": form, "seed": 0, "bits": bits} for form, bits in (("softmax", 2.2), ("delta rule", 2.1))]
+    order = [label.get_text() for label in drawings.read(record(*read)).axes[0].get_yticklabels()]
+    assert order == ["delta rule", "softmax"]
     steps = [{"way": way, "known": n, "seconds": 1e-3, "bytes": 8.0} for way in decoding.WAYS for n in (1, 2)]
-    drawings.token(record(*steps))
-    assert set(labels(plt.gcf().axes[0])) == set(decoding.WAYS)
+    assert [len(panel.axes[0].lines) for panel in drawings.token(record(*steps))] == [2, 2]
     speedup = {"softmax": [1.1, 1.0, 1.2], "fused softmax": [1.0, 0.9, 1.1]}
-    drawings.layer(record({"n": 512, "backward": True, "speedup": speedup}))
-    assert len(plt.gcf().axes[0].containers) == 2
-    drawings.variance((1, 2), {"independent": [0.1, 1.0]}, features=64)
-    assert labels(plt.gcf().axes[0]) == ["independent"]
+    assert len(drawings.layer(record({"n": 512, "backward": True, "speedup": speedup})).axes[0].containers) == 1
 
 
 def test_the_layer_can_be_lifted_out(tmp_path):
-    assert lifted_out("07-attention", ("attention",), tmp_path) == "[0 1 2 3 4 5 6] [0 1 2 3 4 5 6]"
+    preamble = "import keras\nimport numpy as np\nfrom lib import attention"
+    assert lifted_out("07-attention", ("attention",), tmp_path, preamble) == "[0 1 2 3 4 5 6] [0 1 2 3 4 5 6]"
+
+
+# --- the exercises ----------------------------------------------------------------------------------------
+
+WRONG = {
+    "7.1": [128, 64**2],
+    "7.2": [0.5, 1.0],
+    "7.3": [lambda x: x, lambda x: (x[:, :, None] * x[:, None]).reshape(len(x), -1)],
+    "7.4": [lambda S, k, v, beta: S + beta * np.outer(k, v), lambda S, k, v, beta: beta * np.outer(k, v - S.T @ k)],
+    "7.5": [
+        lambda q, k, _: np.tril(q @ k.T),
+        lambda q, k, g: np.tril((q * np.exp(np.cumsum(g, 0))) @ (k * np.exp(-np.cumsum(g, 0))).T),
+    ],
+    "7.6": [(np.eye(4), np.eye(4)), (np.ones((4, 4)) / 2, np.eye(4)), (2 * np.eye(4), np.eye(4))],
+    "7.7": ["I do not know."],
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value", "ignore:divide by zero")
+@pytest.mark.parametrize("number", exercises.SHEET.exercises)
+def test_an_exercise_accepts_its_solution_and_nothing_else(number, capsys):
+    assert_accepts_its_solution_alone(exercises.SHEET, number, WRONG[number], capsys)

@@ -172,17 +172,28 @@ def of_rank(rank: int, name: str, x: Tensor) -> Tensor:
     return x
 
 
-def checked_gate(name: str, x: Any, q: Tensor, mask: Tensor | None, dtype: str, low: float, high: float) -> Tensor:
+def checked_gate(
+    name: str,
+    x: Any,
+    q: Tensor,
+    mask: Tensor | None,
+    dtype: str,
+    low: float,
+    high: float,
+    *,
+    by_feature: bool = False,
+) -> Tensor:
     """One number a head and token, 0 where masked; in compiled code NaN in the rows that it would refuse.
 
     Args:
         name: The argument, for the error.
-        x: Its value, (batch, time, heads).
+        x: Its value, (batch, time, heads), or with ``by_feature`` also (batch, time, heads, dim).
         q: The queries that it belongs to.
         mask: Boolean, (batch, time), or None.
         dtype: What it becomes.
         low: The least it may be.
         high: The most. NaN is let through.
+        by_feature: Whether there may be one number a feature.
 
     Raises:
         ValueError: It has another shape, or a number out of range.
@@ -194,10 +205,15 @@ def checked_gate(name: str, x: Any, q: Tensor, mask: Tensor | None, dtype: str, 
         ...
         ValueError: beta must be in [0, 2], got 5.0
     """
-    x = require_shape(name, as_tensor(name, x), tuple(q.shape[:3]), to_fit="q")
+    x = as_tensor(name, x)
+    axes = 4 if by_feature and len(x.shape) == 4 else 3
+    x = require_shape(name, x, tuple(q.shape[:axes]), to_fit="q")
     (x,) = removed(mask, ops.cast(x, dtype))
     outside = ops.logical_or(x < low, x > high)
-    valid = ops.logical_not(ops.any(ops.any(outside, axis=-1), axis=-1))
+    wrong = outside
+    while len(wrong.shape) > 1:
+        wrong = ops.any(wrong, axis=-1)
+    valid = ops.logical_not(wrong)
     rule = f"must be in [{low}, {high}]" if low > -math.inf else f"must be at most {high}"
     require(ops.all(valid), f"{name} {rule}", lambda: float(_first(x, outside)))
     return x if is_known(valid) else or_nan(x, valid)

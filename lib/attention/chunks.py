@@ -11,6 +11,14 @@ that starts from the state S,
 
 Products of (C × C) matrices within a chunk, one state between chunks: never time × time, never a state a token.
 
+A γ for each feature f, S ← γ_i ∘ S + k vᵀ by rows, makes the products within a chunk into
+
+    A_ij = Σ_f q_if e^{g_if − g_jf} k_jf.
+
+e^{g_i} and e^{−g_j} must not be taken alone, since the second overflows. But all tokens of the second half of a
+stretch see those of its first half through its end, m: e^{g_i − g_m} and e^{g_m − g_j} are at most 1, and this part
+of A is a product of matrices. The halves are halved in turn, down to single tokens: log₂ C products for a triangle.
+
 **The gradient.** Let dN, dδ be the gradients of the numerators and denominators, dS, dz those of the state after
 the chunk. For the forms with u = v,
 
@@ -21,7 +29,8 @@ the chunk. For the forms with u = v,
     dS ← e^{g_C} dS + (e^g Q)ᵀ dN,      dz ← e^{g_C} dz + (e^g Q)ᵀ dδ.
 
 g_i stands only beside q_i, and −g_i only beside k_i: dg_i = q_i·dq_i − k_i·dk_i, and dg_C has besides
-⟨S, dS⟩ + ⟨z, dz⟩ after the chunk. Only φ, and a chunk of the delta rule, are differentiated by the backend.
+⟨S, dS⟩ + ⟨z, dz⟩ after the chunk. Only φ, a chunk of the delta rule, and a tile with a γ for each feature, are
+differentiated by the backend.
 
 Tensors have the shape (batch, heads, chunks, C, dim), float32 or wider.
 
@@ -32,6 +41,7 @@ Source: Hua et al. 2022 (arXiv 2202.10447), section 3.2; Yang et al. 2023, 2024 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -40,7 +50,16 @@ from keras import ops
 
 from .tiling import vjp
 
-__all__ = ["Chunks", "chunk_sums", "chunk_sums_gradient", "delta_sums", "delta_sums_gradient", "least"]
+__all__ = [
+    "Chunks",
+    "chunk_sums",
+    "chunk_sums_gradient",
+    "delta_sums",
+    "delta_sums_gradient",
+    "feature_sums",
+    "feature_sums_gradient",
+    "least",
+]
 
 Tensor = Any
 
@@ -52,7 +71,7 @@ class Chunks(NamedTuple):
         Q: φ(q), (batch, heads, chunks, C, features), float32 or wider.
         K: φ(k), likewise, 0 for a token that is not written.
         V: Values, (batch, heads, chunks, C, values).
-        log_decay: log γ, (batch, heads, chunks, C, 1); None for γ = 1.
+        log_decay: log γ, (batch, heads, chunks, C, 1), or with ``features`` for 1; None for γ = 1.
         beta: β of the delta rule, likewise; None for u = v.
     """
 
@@ -255,12 +274,81 @@ def delta_sums_gradient(
         >>> float(delta_sums_gradient(x, none, none[0], one, None, none, none[0])[0].beta[0, 0, 0, 0, 0])  # of 3 β
         3.0
     """
+    return _gradient_by_backend(delta_sums, x, S, z, dN, dS, dz)
+
+
+def _gradient_by_backend(
+    sums: Callable, x: Chunks, S: Tensor, z: Tensor, dN: Tensor, dS: Tensor, dz: Tensor
+) -> tuple[Chunks, tuple[Tensor, Tensor]]:
     given = [name for name, part in zip(Chunks._fields, x, strict=True) if part is not None]
 
     def again(S: Tensor, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], None]:
-        N, _, S, _ = delta_sums(x._replace(**dict(zip(given, tensors, strict=True))), S, z, False)
+        N, _, S, _ = sums(x._replace(**dict(zip(given, tensors, strict=True))), S, z, False)
         return (N, S), None
 
     _, _, pullback = vjp(again, S, *(part for part in x if part is not None))
     dS, *gradients = pullback((dN, dS))
     return x._replace(**dict(zip(given, gradients, strict=True))), (dS, dz)
+
+
+def feature_sums(x: Chunks, S: Tensor, z: Tensor, _: bool) -> tuple[Tensor, None, Tensor, Tensor]:
+    """As :func:`chunk_sums`, with a γ for each feature and without denominators.
+
+    Source: Yang et al. 2023 (arXiv 2312.06635), section 4: gated linear attention, GLA. There blocks of 16 tokens
+    are taken pair by pair; here they are halved further, see the head of this module.
+
+    Example:
+        >>> one, none = np.ones((1, 1, 1, 2, 2), "float32"), np.zeros((1, 1, 2, 1), "float32")
+        >>> x = Chunks(one, one, 3 * one[..., :1], np.log([[[[[1, 1], [0.5, 1]]]]]).astype("float32"))
+        >>> N, _, S, _ = feature_sums(x, none, none[..., 0], False)
+        >>> ops.convert_to_numpy(S).ravel().tolist()  # the second token halves the first row
+        [4.5, 6.0]
+        >>> ops.convert_to_numpy(N).ravel().tolist()
+        [6.0, 10.5]
+    """
+    C = x.Q.shape[3]
+    width = 1 << (C - 1).bit_length()  # tokens of zeros behind change nothing
+    Q, K, V, gates = (ops.pad(y, (*[(0, 0)] * 3, (0, width - C), (0, 0))) if width > C else y for y in x[:4])
+    sums = tuple(map(_transposed, _running_sums(_transposed(gates))))  # (batch, heads, chunks, C, features)
+    N, block = ops.sum(Q * K, axis=-1, keepdims=True) * V, width // 2
+    while block:
+        N, block = N + _from_first_halves(Q, K, V, sums, block), block // 2
+    g, rest = sums
+    g_C = g[:, :, :, -1] + rest[:, :, :, -1]
+    between = ops.pad(ops.maximum(g_C, least(g_C)), ((0, 0), (0, 0), (1, 0), (0, 0)))
+    carry = _differences(*_running_sums(_transposed(between)))  # (batch, heads, features, chunks + 1, chunks + 1)
+    left = ops.exp((g[:, :, :, -1:] - g) + (rest[:, :, :, -1:] - rest))
+    parts = ops.concatenate([S[:, :, None], ops.matmul(_transposed(K * left), V)], axis=2)
+    S = ops.swapaxes(ops.matmul(carry, ops.swapaxes(parts, 2, 3)), 2, 3)  # before each chunk, and after the last
+    N = N + ops.matmul(Q * ops.exp(g + rest), S[:, :, :-1])
+    return N[:, :, :, :C], None, S[:, :, -1], z
+
+
+def _from_first_halves(Q: Tensor, K: Tensor, V: Tensor, sums: tuple[Tensor, Tensor], block: int) -> Tensor:
+    """What the tokens in the second half of each 2 · block read of those in the first, (…, C, values)."""
+
+    def halves(y: Tensor) -> tuple[Tensor, Tensor]:
+        y = ops.reshape(y, (-1, *y.shape[1:3], y.shape[3] // (2 * block), 2, block, y.shape[4]))
+        return y[:, :, :, :, 0], y[:, :, :, :, 1]
+
+    (_, q), (k, _), (v, _), (g, g_after), (rest, rest_after) = map(halves, (Q, K, V, *sums))
+    ends = g[..., -1:, :], rest[..., -1:, :]
+    q = q * ops.exp((g_after - ends[0]) + (rest_after - ends[1]))
+    k = k * ops.exp((ends[0] - g) + (ends[1] - rest))
+    read = ops.matmul(ops.matmul(q, _transposed(k)), v)
+    return ops.reshape(ops.stack([ops.zeros_like(read), read], axis=4), (-1, *V.shape[1:]))
+
+
+def feature_sums_gradient(
+    x: Chunks, S: Tensor, z: Tensor, dN: Tensor, _: None, dS: Tensor, dz: Tensor
+) -> tuple[Chunks, tuple[Tensor, Tensor]]:
+    """As :func:`chunk_sums_gradient`, of :func:`feature_sums`, by the backend.
+
+    Example:
+        >>> one, none = ops.ones((1, 1, 1, 1, 1)), ops.zeros((1, 1, 1, 1))
+        >>> x = Chunks(one, one, 3 * one, 0 * one)
+        >>> d, (dS, _) = feature_sums_gradient(x, none, none[0], one, None, 2 * none + 2, none[0])
+        >>> float(d.V[0, 0, 0, 0, 0]), float(dS[0, 0, 0, 0])  # of q k v + 2 S after it, by v and by S before it
+        (3.0, 3.0)
+    """
+    return _gradient_by_backend(feature_sums, x, S, z, dN, dS, dz)

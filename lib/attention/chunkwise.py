@@ -4,7 +4,8 @@ With features φ(q), φ(k) written q and k, a causal query reads a state that ha
 
     S ← γ_i S + k uᵀ,    z ← γ_i z + k,    out = qᵀS / qᵀz.
 
-u = v, or u = β (v − γ_i Sᵀk) for the delta rule. A sequence is worked on in chunks, by products of matrices: the
+u = v, or u = β (v − γ_i Sᵀk) for the delta rule. Without φ and β there may be a γ for each feature, a row of S. A
+sequence is worked on in chunks, by products of matrices: the
 formulas, and those of their gradients, are in :mod:`lib.attention.chunks`.
 
 **Tiles.** Time is cut into tiles of several chunks, one loop over them forward, one backward. What is kept
@@ -41,7 +42,16 @@ from .bidirectional import (
     sure_of,
     whole_tiles,
 )
-from .chunks import Chunks, chunk_sums, chunk_sums_gradient, delta_sums, delta_sums_gradient, least
+from .chunks import (
+    Chunks,
+    chunk_sums,
+    chunk_sums_gradient,
+    delta_sums,
+    delta_sums_gradient,
+    feature_sums,
+    feature_sums_gradient,
+    least,
+)
 from .feature_maps import (
     NOTHING,
     FeatureMap,
@@ -72,7 +82,7 @@ class _Form(NamedTuple):
 
 
 class _Tokens(NamedTuple):
-    """(batch, time, heads, dim); two gates, (batch, time, heads); the mask in numbers, (batch, time)."""
+    """(batch, time, heads, dim); two gates, (batch, time, heads[, dim]); the mask in numbers, (batch, time)."""
 
     q: Tensor
     k: Tensor
@@ -103,7 +113,8 @@ def chunkwise_attention(
         feature_map: As in :func:`lib.attention.linear_attention`.
         normalize: ``"sum"``, ``"rms"`` or None, as there; with ``beta``, not ``"sum"``.
         mask: Tokens that are written, boolean, (batch, time); the others do not fade the state either.
-        log_decay: log γ ≤ 0, (batch, time, heads), −∞ to forget all; None for γ = 1.
+        log_decay: log γ ≤ 0, (batch, time, heads), −∞ to forget all; or, without φ and β, one for each feature,
+            (batch, time, heads, dim); None for γ = 1.
         beta: β of the delta rule, in [0, 2], (batch, time, heads); None for u = v.
         chunk: Tokens in a chunk.
 
@@ -149,7 +160,7 @@ def prefill(
         feature_map: As in :func:`lib.attention.linear_attention`; None for the forms without one.
         normalize: As in :func:`lib.attention.linear_attention`.
         mask: Tokens that count, boolean or 0 and 1, (batch, time).
-        log_decay: log γ ≤ 0, (batch, time, heads), of the forms whose state fades; None for γ = 1.
+        log_decay: log γ ≤ 0, (batch, time, heads[, dim]), of the forms whose state fades; None for γ = 1.
         beta: β, (batch, time, heads), of the delta rule; None for the other forms.
         chunk: As in :func:`lib.attention.linear_attention`.
 
@@ -197,7 +208,7 @@ def recurrent_step(
         feature_map: As in :func:`lib.attention.linear_attention`; None for the forms without one.
         normalize: As in :func:`lib.attention.linear_attention`.
         mask: Rows whose state takes the token in, boolean or 0 and 1, (batch,).
-        log_decay: log γ ≤ 0, (batch, heads), of the forms whose state fades; None for γ = 1.
+        log_decay: log γ ≤ 0, (batch, heads[, dim]), of the forms whose state fades; None for γ = 1.
         beta: β, (batch, heads), of the delta rule; None for the other forms.
 
     Returns:
@@ -224,7 +235,8 @@ def recurrent_step(
     log_decay, u = _decays(x, fall), float32_or_wider(x.v)[:, 0]
     q, k, u, S, z = of_one_type(Q[:, 0], K[:, 0], u, before.S, before.z)
     if log_decay is not None:
-        gamma = ops.exp(ops.cast(log_decay[:, 0], S.dtype))[..., None]
+        gamma = ops.exp(ops.cast(log_decay[:, 0], S.dtype))
+        gamma = gamma if _by_feature(x) else gamma[..., None]
         S, z = gamma[..., None] * S, gamma * z
     if x.beta is not None:
         beta = ops.cast(x.beta[:, 0, :, None], S.dtype)
@@ -334,7 +346,7 @@ def _tile(form: _Form, x: _Tokens, state: State) -> tuple[State, Tensor, Tensor]
     """The state after a tile, its outputs (batch, T, heads, values), and what was multiplied into them."""
     (Q, K), (fall, level, scale) = _features(form, x.q, x.k, x.mask, state.level)
     chunks = _chunked(form, Q, K, x, _decays(x, fall))
-    core = chunk_sums if x.beta is None else delta_sums
+    core, _ = _sums(x)
     N, sums, S, z = core(chunks, state.S, state.z, form.normalize == "sum")
     N, sums = _in_time(N), None if sums is None else _in_time(sums)
     factor = normalizer(form.normalize, N, sums, scale)
@@ -355,15 +367,28 @@ def _tile_gradient(
     chunks = _chunked(form, Q, K, x, _decays(x, fall))
     dN, d_sums = normalizer_gradient(form.normalize, out, factor, upstream)
     dN, d_sums = _chunks(dN, chunks.Q.shape[3]), None if d_sums is None else _chunks(d_sums, chunks.Q.shape[3])
-    core = chunk_sums_gradient if x.beta is None else delta_sums_gradient
+    _, core = _sums(x)
     d_chunks, d_state = core(chunks, state.S, state.z, dN, d_sums, *d_state)
     dQ, dK, dV, dg, d_beta = (None if d is None else _in_time(d) for d in d_chunks)
     gradients = [*pullback((dQ, dK)), ops.cast(dV, x.v.dtype)]
     if x.log_decay is not None:
-        gradients.append(ops.where(x.log_decay > least(x.log_decay), dg[..., 0], 0))
+        dg = dg if _by_feature(x) else dg[..., 0]
+        gradients.append(ops.where(x.log_decay > least(x.log_decay), dg, 0))
     if x.beta is not None:
         gradients.append(d_beta[..., 0])
     return d_state, tuple(gradients)
+
+
+def _by_feature(x: _Tokens) -> bool:
+    """Whether there is a γ for each feature."""
+    return x.log_decay is not None and len(x.log_decay.shape) == 4
+
+
+def _sums(x: _Tokens) -> tuple[Any, Any]:
+    """The formulas of a tile, and those of its gradient."""
+    if x.beta is not None:
+        return delta_sums, delta_sums_gradient
+    return (feature_sums, feature_sums_gradient) if _by_feature(x) else (chunk_sums, chunk_sums_gradient)
 
 
 # --- from tokens to chunks, and back --------------------------------------------------------------------------
@@ -391,7 +416,7 @@ def _decays(x: _Tokens, fall: Tensor | None) -> Tensor | None:
 
 def _chunked(form: _Form, Q: Tensor, K: Tensor, x: _Tokens, log_decay: Tensor | None) -> Chunks:
     C = min(form.chunk, Q.shape[1])
-    columns = (None if y is None else y[..., None] for y in (log_decay, x.beta))
+    columns = (y if y is None or len(y.shape) == 4 else y[..., None] for y in (log_decay, x.beta))
     return Chunks(*(None if y is None else _chunks(y, C) for y in (Q, K, float32_or_wider(x.v), *columns)))
 
 
@@ -434,14 +459,18 @@ def _arguments(
     q, k, v = removed_tokens(mask, q, k, v)
     dtype = float32_or_wider(q[:1, :1, :1, :1]).dtype
     if log_decay is not None:
-        log_decay = checked_gate("log_decay", log_decay, q, mask, dtype, -math.inf, 0)
+        plain = feature_map is None and beta is None
+        log_decay = checked_gate("log_decay", log_decay, q, mask, dtype, -math.inf, 0, by_feature=plain)
     if beta is not None:
         beta = checked_gate("beta", beta, q, mask, dtype, 0, 2)
     given = find_feature_map(feature_map, q.shape[-1], normalize != "sum")
-    name = (given.name, given.logarithmic, q.shape[-1], normalize, log_decay is None, beta is None)
+    wide = log_decay is not None and len(log_decay.shape) == 4
+    gate = "by feature" if wide else log_decay is None
+    name = (given.name, given.logarithmic, q.shape[-1], normalize, gate, beta is None)
     number = zlib.crc32(repr(name).encode()) >> 1  # 31 bits
     feature_map, q, k = mapped(given, q, k)
-    form = _Form(feature_map, normalize, positive_integer("chunk", chunk), TILE, number)
+    chunk = positive_integer("chunk", chunk)
+    form = _Form(feature_map, normalize, chunk, TILE, number)
     mask = None if mask is None else ops.cast(mask, dtype)
     v = v if valid is None else or_nan(v, valid)
     return form, _Tokens(q, k, v, log_decay, beta, mask)

@@ -30,6 +30,7 @@ __all__ = [
     "Options",
     "Retention",
     "Softmax",
+    "VectorGated",
 ]
 
 Tensor = Any
@@ -47,14 +48,25 @@ class Options:
 
 
 class Gate(NamedTuple):
-    """A dense layer that gives one number a head and token: its name, and the bias it starts from."""
+    """A dense layer that gives numbers for each token.
+
+    Attributes:
+        name: Of the layer.
+        bias: What it starts from.
+        by_feature: Whether there is one number for each feature of a head's keys, instead of one a head.
+        rank: Of the layer, which is a product of two, the first called ``narrow``; None for one of full rank.
+    """
 
     name: str
     bias: float
+    by_feature: bool = False
+    rank: int | None = None
 
 
 class Form:
-    """A form of attention. Tensors are (batch, time, heads, dim), a gate (batch, time, heads); a step has no time.
+    """A form of attention. Tensors are (batch, time, heads, dim), a gate (batch, time, heads[, dim]).
+
+    A step has no time.
 
     Keys and values may have fewer heads than queries, each for several of them in a row.
 
@@ -306,7 +318,7 @@ class Linear(Form):
         return recurrent_step(q, *_for_each_query(q, k, v), state, feature_map=options.feature_map, **given)
 
     def recurrence(self, q: Tensor, gate: Tensor | None) -> dict[str, Tensor]:  # noqa: ARG002
-        """``log_decay`` and ``beta``, one number a head and token, of the forms that have them."""
+        """``log_decay`` and ``beta``, numbers for each token, of the forms that have them."""
         return {}
 
 
@@ -334,6 +346,23 @@ class Gated(Retention):
         return {"log_decay": ops.log_sigmoid(float32_or_wider(gate))}
 
 
+class VectorGated(Retention):
+    """A state whose rows fade apart, as each token says: log γ = log σ(x W₁W₂ + b) / 16 for each feature of a key.
+
+    Source: Yang et al. 2023 (GLA, arXiv 2312.06635), section 4: W₁W₂ of rank 16, and the sixteenth root.
+    """
+
+    gate = Gate("gate", bias=0.0, by_feature=True, rank=16)
+
+    def turns(self, options: Options) -> bool:  # noqa: ARG002
+        """The two features of a pair fade apart, which a turn would mix."""
+        return False
+
+    def recurrence(self, q: Tensor, gate: Tensor | None) -> dict[str, Tensor]:  # noqa: ARG002
+        """The log γ of each head, token and feature."""
+        return {"log_decay": ops.log_sigmoid(float32_or_wider(gate)) / 16}
+
+
 class DeltaRule(Retention):
     """A state in which each token overwrites what its key stands for, at the rate β = σ(x W)."""
 
@@ -355,6 +384,7 @@ FORMS: dict[str, Form] = {
     "linear": Linear(),
     "retention": Retention(),
     "gated": Gated(),
+    "vector gated": VectorGated(),
     "delta rule": DeltaRule(),
 }
 

@@ -14,7 +14,7 @@ way to rewrite it::
 
     S ← S + k vᵀ                        linear attention       linear_attention
     S ← γ S + k vᵀ                      a fixed decay          retention
-    S ← γ_i S + k vᵀ                    a decay for each token gated_attention
+    S ← γ_i S + k vᵀ                    a decay for each token gated_attention, with one γ a head or one a feature
     S ← S + k uᵀ, u = β (v − Sᵀk)       the delta rule         delta_rule, with or without decay
 
 They share one skeleton, :mod:`lib.attention.chunkwise`; the one state for all queries is in
@@ -438,13 +438,16 @@ def gated_attention(
     normalize: str | None = "rms",
     chunk: int = CHUNK,
 ) -> Tensor:
-    """S ← γ_i S + k vᵀ: each token says, for each head, how much of the past to keep.
+    """S ← γ_i S + k vᵀ: each token says how much of the past to keep, for each head or each feature of its keys.
+
+    With a γ a head this is the recurrence of Mamba-2, with a γ a feature, which is a row of S, that of GLA.
 
     Args:
         q: Queries, (batch, time, heads, dim). There is no feature map.
         k: Keys, (batch, time, heads, dim).
         v: Values, (batch, time, heads, values).
-        log_decay: log γ ≤ 0, (batch, time, heads), for instance a log-sigmoid; −∞ forgets all.
+        log_decay: log γ ≤ 0, (batch, time, heads) or (batch, time, heads, dim), for instance a log-sigmoid; −∞
+            forgets all.
         mask: As in :func:`retention`.
         normalize: As in :func:`retention`.
         chunk: As in :func:`linear_attention`.
@@ -455,14 +458,18 @@ def gated_attention(
     Raises:
         ValueError: A shape does not fit, or ``log_decay`` is above 0.
 
-    Source: Dao and Gu 2024 (Mamba-2, arXiv 2405.21060); Yang et al. 2023 (arXiv 2312.06635) have a γ for each
-    feature.
+    Source: Dao and Gu 2024 (Mamba-2, arXiv 2405.21060); with a γ a feature, Yang et al. 2023 (GLA, arXiv
+    2312.06635), section 4.
 
     Example:
         >>> one, v = np.ones((1, 4, 1, 1), "float32"), np.array([8, 0, 0, 4], "float32").reshape(1, 4, 1, 1)
         >>> forget_at_3 = np.array([0, 0, -1000, 0], "float32").reshape(1, 4, 1)
         >>> ops.convert_to_numpy(gated_attention(one, one, v, forget_at_3, normalize=None))[0, :, 0, 0].tolist()
         [8.0, 8.0, 0.0, 4.0]
+        >>> two, halve = np.ones((1, 3, 1, 2), "float32"), np.log([1, 0.5]).astype("float32")
+        >>> out = gated_attention(two, two, v[:, :3], np.broadcast_to(halve, two.shape), normalize=None)
+        >>> ops.convert_to_numpy(out)[0, :, 0, 0].round(3).tolist()  # the second feature forgets
+        [16.0, 12.0, 10.0]
     """
     log_decay = as_tensor("log_decay", log_decay)
     return chunkwise_attention(q, k, v, None, normalize, mask=mask, log_decay=log_decay, chunk=chunk)

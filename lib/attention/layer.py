@@ -18,7 +18,7 @@ from .bidirectional import State
 from .cache import Cache
 from .chunkwise import CHUNK
 from .feature_maps import FeatureMap, loaded_feature_map, saved_feature_map
-from .forms import AUTO, FORMS, Form, Options
+from .forms import AUTO, FORMS, Form, Gate, Options
 from .rotary import places, rotate
 
 __all__ = ["Attention", "Progress"]
@@ -46,14 +46,16 @@ class Attention(keras.layers.Layer):
     ``query``, ``key``, ``value`` and ``project`` are the dense layers that pretrained weights look for. Queries and
     keys are divided by d^{1/4} each, so that qᵀk has the size that it has under the softmax. The delta rule takes
     keys and queries of length 1 instead. Two forms have a dense layer more, with one number a head: ``gate``, for
-    log γ = log σ(x W + b), b = 4, and ``rate``, for β = σ(x W).
+    log γ = log σ(x W + b), b = 4, and ``rate``, for β = σ(x W). The form "vector gated" has two, ``narrow`` and
+    ``gate``, for log γ = log σ(x W₁W₂ + b)/16, with one number a feature.
 
     A causal layer writes on: :meth:`prefill` reads a prompt in parallel, :meth:`step` takes one token more.
 
     Args:
         num_heads: Number of heads.
-        form: One of "softmax", "fused softmax", "double softmax", "linear", "retention", "gated", "delta rule".
-        causal: Whether a token sees only itself and those before it. The last three forms are always causal, the
+        form: One of "softmax", "fused softmax", "double softmax", "linear", "retention", "gated", "vector gated",
+            "delta rule".
+        causal: Whether a token sees only itself and those before it. The last four forms are always causal, the
             double softmax never.
         key_dim: Size of a query and of a key; None for hidden/num_heads.
         value_dim: Size of a value; None for ``key_dim``.
@@ -63,14 +65,14 @@ class Attention(keras.layers.Layer):
         dropout: Rate of the dropout of the attention weights. The linear forms make no weights: there the weights
             of a key are dropped for all queries at once, which is to drop its value.
         rotary: Whether queries and keys are turned by their places, see :func:`lib.attention.rotate`. A token that
-            the mask leaves out takes no place. Not for forms with a feature map or two softmaxes.
+            the mask leaves out takes no place. Not for forms with a feature map, two softmaxes or a gate a feature.
         max_wavelength: λ of the rotary positions.
         use_bias: Whether ``query``, ``key``, ``value`` and ``project`` have a bias.
         feature_map: φ of the form "linear", as in :func:`linear_attention`; "auto" for "elu+1". Other forms have
             none. A layer is saved with a φ that has a name, is a Keras layer, a :class:`FeatureMap` that says how
             it is rebuilt, or a registered function.
         normalize: As in :func:`linear_attention`; "auto" for the habit of the form: ``"sum"`` for "linear",
-            ``"rms"`` for the last three. The softmaxes have none.
+            ``"rms"`` for the last four. The softmaxes have none.
         chunk: As in :func:`linear_attention`.
         seed: Of the dropout: an integer, a ``keras.random.SeedGenerator`` or None.
         **kwargs: Arguments of every Keras layer.
@@ -165,7 +167,11 @@ class Attention(keras.layers.Layer):
         self._add_dense("value", groups * value_dim, value_shape)
         self._add_dense("project", math.prod(self._sizes_of(hidden)), (*query_shape[:-1], heads * value_dim))
         if gate := FORMS[self.form].gate:
-            self._add_dense(gate.name, heads, query_shape, keras.initializers.Constant(gate.bias))
+            shape, units = query_shape, heads * dim if gate.by_feature else heads
+            if gate.rank:
+                self._add_dense("narrow", gate.rank, query_shape)
+                shape = (*query_shape[:-1], gate.rank)
+            self._add_dense(gate.name, units, shape, keras.initializers.Constant(gate.bias))
         phi = self.feature_map if self._promised is None else self._promised
         if isinstance(phi, keras.layers.Layer) and not phi.built:
             phi.build((*query_shape[:-1], heads, dim))
@@ -350,16 +356,20 @@ class Attention(keras.layers.Layer):
     def _projected(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, before: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries, keys and values, (batch, time, heads, dim), and the gate, (batch, time, heads)."""
+        """Queries, keys and values, (batch, time, heads, dim), and the gate, (batch, time, heads[, dim])."""
         form, groups = FORMS[self.form], self.num_key_value_heads or self.num_heads
         q = _by_head(self.query(query), self.num_heads)
         k, v = _by_head(self.key(key), groups), _by_head(self.value(value), groups)
-        gate = getattr(self, form.gate.name)(query) if form.gate else None
+        gate = self._gate(query, form.gate) if form.gate else None
         q, k = form.scaled(q, k)
         if self.rotary:
             turned = partial(rotate, positions=places(query, mask, before), max_wavelength=self.max_wavelength)
             q, k = turned(q), turned(k)
         return q, k, v, gate
+
+    def _gate(self, x: Tensor, gate: Gate) -> Tensor:
+        numbers = getattr(self, gate.name)(self.narrow(x) if gate.rank else x)
+        return _by_head(numbers, self.num_heads) if gate.by_feature else numbers
 
     def _finished(self, out: Tensor, valid: Tensor | None) -> Tensor:
         """The heads side by side, and projected; NaN in rows whose mask was none."""

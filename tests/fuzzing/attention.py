@@ -151,7 +151,8 @@ def fading(
         S = np.zeros((q.shape[-1], v.shape[-1]))
         for t in range(q.shape[1]):
             if mask is None or mask[b, t]:
-                S = np.exp(float(log_decay[b, t, h])) * S if log_decay is not None else S
+                if log_decay is not None:
+                    S = np.exp(np.float64(np.atleast_1d(log_decay[b, t, h])))[:, None] * S
                 u = v[b, t, h] if beta is None else float(beta[b, t, h]) * (v[b, t, h] - k[b, t, h] @ S)
                 S = S + np.outer(k[b, t, h], u)
             out[b, t, h] = q[b, t, h] @ S
@@ -198,7 +199,7 @@ def of_fading(draw: st.DrawFn, *, delta: bool = False) -> dict[str, Any]:
         given["k"] = (
             given["k"] / np.maximum(1, np.sqrt((wide(given["k"])[0] ** 2).sum(-1, keepdims=True)))
         ).astype(given["k"].dtype)
-    shape = given["q"].shape[:3]
+    shape = given["q"].shape[: 3 if delta else draw(st.sampled_from([3, 4]))]
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     gate = -rng.exponential(size=shape) * draw(st.sampled_from([0.1, 1.0, 100.0, 1e5]))
     gate = np.where(rng.uniform(size=shape) < draw(st.sampled_from([0.0, 0.3])), -np.inf, gate).astype("float32")
@@ -382,12 +383,25 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
     """A layer of any form, and vectors with a mask."""
     form = draw(
         st.sampled_from(
-            ["softmax", "fused softmax", "double softmax", "linear", "retention", "gated", "delta rule"]
+            [
+                "softmax",
+                "fused softmax",
+                "double softmax",
+                "linear",
+                "retention",
+                "gated",
+                "vector gated",
+                "delta rule",
+            ]
         )
     )
-    causal = {"double softmax": False, "retention": True, "gated": True, "delta rule": True}.get(
-        form, draw(st.booleans())
-    )
+    causal = {
+        "double softmax": False,
+        "retention": True,
+        "gated": True,
+        "vector gated": True,
+        "delta rule": True,
+    }.get(form, draw(st.booleans()))
     batch, time, heads = draw(sizes(1, 2)), draw(sizes(1, 4)), draw(sizes(1, 2))
     return {
         "num_heads": heads,
@@ -446,6 +460,9 @@ def of_layer(layer: Any, x: Any, mask: Any, options: Any) -> np.ndarray:
         out = retained(None, normalize="rms", **given)
     elif form == "gated":
         out = fading(log_decay=-np.logaddexp(0, -dense("gate", x)), normalize="rms", **given)
+    elif form == "vector gated":
+        numbers = dense("gate", dense("narrow", x)).reshape(q.shape)
+        out = fading(log_decay=-np.logaddexp(0, -numbers) / 16, normalize="rms", **given)
     else:
         out = fading(log_decay=None, beta=1 / (1 + np.exp(-dense("rate", x))), normalize="rms", **given)
     return dense("project", out.reshape(*x.shape[:2], -1))
@@ -542,7 +559,7 @@ CASES = [
         attention.gated_attention,
         of_fading(),
         fading,
-        {**TOKENS, **NORMALIZE, "log_decay": (*GATE, always(None))},
+        {**TOKENS, **NORMALIZE, "log_decay": (*(way for way in GATE if way is not deeper), always(None))},
         rounding,
         all_seen(of_fading()),
     ),

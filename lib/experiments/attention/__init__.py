@@ -7,6 +7,8 @@
     :mod:`.decoder`       the small language model whose attention is the only thing that changes
     :mod:`.recall`        what it can look up, against the size of its state
     :mod:`.language`      how well it predicts the characters of Moby Dick
+    :mod:`.drawings`      the figures
+    :mod:`.exercises`     checks, hints and worked solutions
 
 ``python -m lib.experiments.attention --scale cpu`` records costs, decoding, recall and language.
 """

@@ -8,6 +8,8 @@ how a method fares as an approximation. How it fares as a design, trained from t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -38,10 +40,8 @@ def heads(layers: tuple[int, ...], tokens: int, start: int = 0) -> list[tuple[Ar
         >>> len(heads((0, 5), tokens=64))  # doctest: +SKIP
         24
     """
-    text = corpora.read("moby-dick", "data.txt").decode()[start : start + 10 * tokens]
-    tokenizer = word_pieces(corpora.member("minilm", "tokenizer.json"), length=tokens)
-    ids = np.array([tokenizer.encode(text).ids], "int32")
-    encoder = Encoder.from_pretrained(corpora.member("minilm", "model.safetensors"), num_heads=12)
+    ids = np.array([_encoding(tokens, start).ids], "int32")
+    encoder = _encoder()
     states = Encoder(encoder.embeddings, encoder.blocks, all_states=True)(ids)
     found = []
     for layer in layers:
@@ -53,6 +53,16 @@ def heads(layers: tuple[int, ...], tokens: int, start: int = 0) -> list[tuple[Ar
         )
         found += [(q[:, h] / np.sqrt(q.shape[-1]), k[:, h], v[:, h]) for h in range(count)]
     return found
+
+
+@lru_cache
+def _encoder() -> Encoder:
+    return Encoder.from_pretrained(corpora.member("minilm", "model.safetensors"), num_heads=12)
+
+
+def _encoding(tokens: int, start: int) -> Any:
+    text = corpora.read("moby-dick", "data.txt").decode()[start : start + 10 * tokens]
+    return word_pieces(corpora.member("minilm", "tokenizer.json"), length=tokens).encode(text)
 
 
 def exact(q: Array, k: Array, v: Array, seen: NDArray[np.bool_] | None = None) -> Array:
@@ -134,6 +144,21 @@ def best_rank(q: Array, k: Array, v: Array, size: int) -> Array:
     return (U[:, :size] * s[:size]) @ (Vt[:size] @ v)
 
 
+def needed_rank(q: Array, k: Array, v: Array, error: float) -> int:
+    """The least ``size`` for which :func:`best_rank` errs by at most ``error``, relative to the output's length.
+
+    Example:
+        >>> x = np.eye(3)
+        >>> needed_rank(x, x, x, error=0.0), needed_rank(x, x, x, error=1.0)
+        (3, 0)
+    """
+    W = weights(q, k)
+    squares, right = np.linalg.eigh(W.T @ W)
+    parts = (np.maximum(squares, 0) * np.sum((right.T @ v) ** 2, axis=1))[::-1]  # orthogonal to one another
+    left = np.append(np.cumsum(parts[::-1])[::-1], 0.0)  # what is missing without the parts from here on
+    return int(np.argmax(left <= max(error**2, 1e-12) * left[0]))
+
+
 def pooling(q: Array, k: Array, v: Array, size: int) -> Array:
     """Keys and values are the means of ``size`` neighbours, as in down-sampling encoders.
 
@@ -191,3 +216,70 @@ def errors(way: str, sample: list[tuple[Array, Array, Array]]) -> Array:
         target = exact(q, k, v)
         found.append(np.linalg.norm(WAYS[way](q, k, v) - target) / np.linalg.norm(target))
     return np.array(found)
+
+
+def stand_ins(tokens: int, start: int, ways: bool, error: float = 0.1) -> dict[str, Any]:
+    """What can stand in for the softmax of all 72 heads of MiniLM, reading one stretch of the novel. One case.
+
+    Args:
+        tokens: word pieces read at once.
+        start: the character of the novel at which it begins.
+        ways: whether to try :data:`WAYS`.
+        error: of :func:`needed_rank`.
+
+    Returns:
+        ``needed``, the median over the heads of :func:`needed_rank`. With ``ways`` also ``median``, way to the
+        median of its relative errors, and ``nearer``, the share of heads in which "elu + 1" is nearer than the mean
+        of all values.
+
+    Raises:
+        CorpusError: the weights cannot be had.
+
+    Example:
+        >>> stand_ins(16, start=0, ways=False)["needed"] <= 16  # doctest: +SKIP
+        True
+    """
+    sample = heads(tuple(range(6)), tokens, start)
+    row = {"needed": float(np.median([needed_rank(*head, error) for head in sample]))}
+    if not ways:
+        return row
+    found = {way: errors(way, sample) for way in WAYS}
+    return row | {
+        "median": {way: round(float(np.median(of_heads)), 4) for way, of_heads in found.items()},
+        "nearer": float(np.mean(found["elu + 1"] < found["mean of all values"])),
+    }
+
+
+def glimpse(layer: int, tokens: int, start: int) -> dict[str, Any]:
+    """The sharpest query of a layer: its weights by the softmax, and those that elu + 1 gives it. One case.
+
+    Args:
+        layer: of MiniLM's six, from 0.
+        tokens: word pieces read at once.
+        start: the character of the novel at which it begins.
+
+    Returns:
+        ``pieces``, what was read; ``head`` and ``query``, whose largest weight is the largest on another word than
+        its own and the marks at the ends; ``softmax`` and ``elu + 1``, its weights of all pieces.
+
+    Raises:
+        CorpusError: the weights cannot be had.
+
+    Example:
+        >>> sum(glimpse(2, 16, start=0)["softmax"])  # doctest: +SKIP
+        1.0
+    """
+    pieces = _encoding(tokens, start).tokens
+    sample = heads((layer,), tokens, start)
+    maps = np.stack([weights(q, k) for q, k, _ in sample])
+    words = [i for i, piece in enumerate(pieces) if piece.isalpha() and len(piece) > 3]
+    inner = np.full_like(maps, -1.0)
+    inner[np.ix_(range(len(maps)), words, words)] = maps[np.ix_(range(len(maps)), words, words)]
+    inner[:, range(tokens), range(tokens)] = -1
+    head, query, _ = np.unravel_index(inner.argmax(), inner.shape)
+    q, k, _ = sample[head]
+    share = q.shape[1] ** 0.25
+    phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q[query] * share, k / share))
+    flat = phi_k @ phi_q / np.sum(phi_k @ phi_q)
+    rounded = {"softmax": maps[head, query].round(5).tolist(), "elu + 1": flat.round(5).tolist()}
+    return {"pieces": pieces, "head": int(head), "query": int(query), **rounded}

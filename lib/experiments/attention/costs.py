@@ -36,6 +36,7 @@ from lib.attention.tiling import TILE
 from lib.bert import Block
 from lib.workbench import measure
 from lib.workbench.measure import Estimate
+from lib.workbench.records import Record
 
 Tensor = Any
 Row = dict[str, Any]
@@ -719,3 +720,93 @@ def crossing_measured(ns: Sequence[float], a: Sequence[float | None], b: Sequenc
         if y0 < 0 <= y1:
             return float(round(math.exp(x0 - y0 * (x1 - x0) / (y1 - y0)), 6))
     return None
+
+
+def crossing_estimate(ns: Sequence[int], a: Sequence[Row], b: Sequence[Row]) -> Estimate:
+    """As :func:`crossing_measured`, of two measured forms, with the crossings that their intervals allow.
+
+    Args:
+        ns: increasing numbers of tokens.
+        a: rows of :func:`times` of a form at each n.
+        b: of the other form.
+
+    Raises:
+        ValueError: the curves, or the ends of their intervals, do not cross.
+
+    Example:
+        >>> curves = [1, 16, 256], [4, 16, 64]
+        >>> a, b = ([{"seconds": t, "low": 0.9 * t, "high": 1.1 * t} for t in curve] for curve in curves)
+        >>> print(crossing_estimate([64, 256, 1024], a, b))
+        256 [209, 313]
+    """
+
+    def crossed(of_a: str, of_b: str) -> float:
+        at = crossing_measured(ns, [row[of_a] for row in a], [row[of_b] for row in b])
+        if at is None:
+            raise ValueError("a, b must cross within ns, with all ends of their intervals, got curves that do not")
+        return at
+
+    return Estimate(crossed("seconds", "seconds"), crossed("high", "low"), crossed("low", "high"))
+
+
+def quotient(a: Row, b: Row) -> Estimate:
+    """How many times as long one step takes as another, with all that the two intervals allow.
+
+    Args:
+        a: a row with "seconds", "low" and "high".
+        b: another one.
+
+    Example:
+        >>> print(quotient({"seconds": 4, "low": 3, "high": 5}, {"seconds": 2, "low": 2, "high": 2}))
+        2.0 [1.5, 2.5]
+    """
+    return Estimate(a["seconds"] / b["seconds"], a["low"] / b["high"], a["high"] / b["low"])
+
+
+def power(record: Record, form: str, key: str, least: int = 1) -> Estimate:
+    """As :func:`slope`, of what a record measured of a form.
+
+    Args:
+        record: rows with ``form``, ``n`` and ``key``.
+        form: of :data:`FORMS`.
+        key: "seconds" or "bytes".
+        least: the fewest tokens that count.
+
+    Raises:
+        ValueError: fewer than three lengths were measured.
+
+    Example:
+        >>> rows = tuple({"form": "linear", "n": n, "bytes": 8 * n} for n in (64, 128, 256))
+        >>> print(power(Record(measure.device(), {}, "2026-01-31", "", "cpu", rows), "linear", "bytes"))
+        1
+    """
+    rows = [row for row in record.where(form=form) if row.get(key) is not None and row["n"] >= least]
+    return slope([row["n"] for row in rows], [row[key] for row in rows])
+
+
+def crossing_of(record: Record, a: str, b: str) -> Estimate:
+    """As :func:`crossing_estimate`, of two forms at all lengths at which a record has both.
+
+    Example:
+        >>> measured = {("a", 64): 1, ("b", 64): 4, ("a", 256): 16, ("b", 256): 16, ("a", 512): 64, ("b", 512): 32}
+        >>> rows = [{"form": f, "n": n, "seconds": t, "low": t, "high": t} for (f, n), t in measured.items()]
+        >>> print(crossing_of(Record(measure.device(), {}, "2026-01-31", "", "cpu", tuple(rows)), "a", "b"))
+        256
+    """
+    of = [{row["n"]: row for row in record.where(form=form) if "seconds" in row} for form in (a, b)]
+    both = sorted(of[0].keys() & of[1].keys())
+    return crossing_estimate(both, *([rows[n] for n in both] for rows in of))
+
+
+def gain_beyond_count(row: Row) -> Estimate:
+    """By how much a layer's measured gain exceeds the one its operations say, relative; negative if it falls short.
+
+    Args:
+        row: of :func:`layer_times` at 12 heads of 64.
+
+    Example:
+        >>> gain_beyond_count({"n": 768, "speedup": {"softmax": [1.0, 0.9, 1.2]}}).value < 0
+        True
+    """
+    counted = layer_flops(row["n"]) / layer_flops(row["n"], "linear")
+    return Estimate(*(gain / counted - 1 for gain in row["speedup"]["softmax"]))

@@ -18,6 +18,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "second order": {"form": "linear", "feature_map": "taylor"},
     "decay": {"form": "retention"},
     "delta rule": {"form": "delta rule"},
+    "rotary softmax": {"form": "softmax", "rotary": True},
+    "vector gate": {"form": "vector gated"},
 }
 
 

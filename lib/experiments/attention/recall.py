@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.attention import delta_rule, gated_attention, linear_attention, retention
 from lib.experiments.attention.decoder import decoder
 from lib.experiments.training import train
 
@@ -66,8 +67,129 @@ def retrieval(dim: int, pairs: int, rule: str, trials: int, seed: int) -> Row:
     return {"errors": errors, "found": found}
 
 
+def error_by_age(dim: int, pairs: int, rule: str, trials: int, seed: int, decay: float = 0.95) -> NDArray:
+    """How wrongly each pair is read, once all are written, by how many were written after it.
+
+    Args:
+        dim: of keys and values, which are random and of length 1.
+        pairs: N, how many are written.
+        rule: "sum" or "delta", as :func:`retrieval`, or "decay", S ← γ S + k vᵀ.
+        trials: independent repetitions.
+        seed: of the vectors.
+        decay: γ.
+
+    Returns:
+        (pairs,), the mean squared error of the newest pair first.
+
+    Raises:
+        ValueError: the rule is unknown.
+
+    Example:
+        >>> error_by_age(16, 4, "delta", trials=10, seed=0).round(6).tolist()[0]
+        0.0
+    """
+    if rule not in ("sum", "decay", "delta"):
+        raise ValueError(f"rule must be 'sum', 'decay' or 'delta', got {rule!r}")
+    rng = np.random.default_rng(seed)
+    K, V = (_unit(rng.standard_normal((pairs, trials, dim))) for _ in range(2))
+    S = np.zeros((trials, dim, dim))
+    for k, v in zip(K, V, strict=True):
+        S = decay * S if rule == "decay" else S
+        u = v - np.einsum("tf,tfe->te", k, S) if rule == "delta" else v
+        S = S + k[:, :, None] * u[:, None, :]
+    read = np.einsum("ntf,tfe->nte", K, S)
+    return np.mean(np.sum((read - V) ** 2, axis=-1), axis=1)[::-1]
+
+
 def _unit(x: NDArray) -> NDArray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+# --- the rules, and the library's forms of them -----------------------------------------------------------
+
+#: How a state is rewritten, by what each token has: γ, one number or one a feature, and β.
+RULES = ("sum", "decay", "gate", "vector gate", "delta rule", "gated delta rule")
+#: γ of "decay".
+DECAY = 0.9
+
+
+class Tokens(NamedTuple):
+    """Random tokens of one head.
+
+    Attributes:
+        q: queries, (time, dim).
+        k: keys of length 1, likewise.
+        v: values, likewise.
+        gamma: γ of each token and feature, in (½, 1), (time, dim); a rule with one number takes the first.
+        beta: β of each token, in (0, 1), (time,).
+    """
+
+    q: NDArray
+    k: NDArray
+    v: NDArray
+    gamma: NDArray
+    beta: NDArray
+
+
+def random_tokens(time: int, dim: int, seed: int = 7) -> Tokens:
+    """Standard normal queries and values, and gates to go with them.
+
+    Example:
+        >>> random_tokens(5, 4).gamma.shape
+        (5, 4)
+    """
+    rng = np.random.default_rng(seed)
+    q, k, v = rng.standard_normal((3, time, dim))
+    return Tokens(q, _unit(k), v, rng.uniform(0.5, 1, (time, dim)), rng.uniform(size=time))
+
+
+def gates_of(rule: str, x: Tokens, t: int) -> dict[str, Any]:
+    """γ and β of token t, as far as a rule has them: a number, or for a γ a feature a column (dim, 1).
+
+    Raises:
+        ValueError: the rule is unknown.
+
+    Example:
+        >>> gates_of("vector gate", random_tokens(5, 4), 0)["gamma"].shape
+        (4, 1)
+    """
+    _require_rule(rule)
+    gates = {}
+    if rule == "vector gate":
+        gates["gamma"] = x.gamma[t][:, None]
+    elif rule != "sum" and rule != "delta rule":
+        gates["gamma"] = DECAY if rule == "decay" else x.gamma[t, 0]
+    return gates | ({"beta": x.beta[t]} if "delta" in rule else {})
+
+
+def by_library(rule: str, x: Tokens) -> NDArray:
+    """What all queries read under a rule, by the form of :mod:`lib.attention`, without denominators, (time, dim).
+
+    Raises:
+        ValueError: the rule is unknown.
+
+    Example:
+        >>> by_library("sum", random_tokens(5, 4)).shape
+        (5, 4)
+    """
+    _require_rule(rule)
+    q, k, v = (part[None, :, None].astype("float32") for part in x[:3])
+    plain, log_gamma, beta = {"normalize": None}, np.log(x.gamma).astype("float32")[None, :, None], x.beta
+    beta = beta.astype("float32")[None, :, None]
+    out = {
+        "sum": lambda: linear_attention(q, k, v, None, causal=True, **plain),
+        "decay": lambda: retention(q, k, v, DECAY, **plain),
+        "gate": lambda: gated_attention(q, k, v, log_gamma[..., 0], **plain),
+        "vector gate": lambda: gated_attention(q, k, v, log_gamma, **plain),
+        "delta rule": lambda: delta_rule(q, k, v, beta, **plain),
+        "gated delta rule": lambda: delta_rule(q, k, v, beta, log_decay=log_gamma[..., 0], **plain),
+    }[rule]()
+    return keras.ops.convert_to_numpy(out)[0, :, 0]
+
+
+def _require_rule(rule: str) -> None:
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(map(repr, RULES))}, got {rule!r}")
 
 
 # --- learnt -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -109,6 +109,28 @@ def portrait(attend: Attend, q: ArrayLike, k: ArrayLike) -> dict[str, float]:
     return {"rank": rank(W), "entropy": entropy(W), "largest": largest(W)}
 
 
+def portraits(scales: Sequence[float], time: int, dim: int) -> dict[str, list[dict[str, float]]]:
+    """The portraits of all attentions, for normal queries and keys of several scales.
+
+    Example:
+        >>> [portrait["rank"] for portrait in portraits((0.5, 1.0), time=8, dim=4)["elu + 1"]]
+        [4, 4]
+    """
+    drawn = [gaussian(time, dim, scale) for scale in scales]
+    return {name: [portrait(attend, *pair) for pair in drawn] for name, attend in ATTENTIONS.items()}
+
+
+def sharpest(names: Sequence[str], scales: Sequence[float], seed: int, time: int = 256, dim: int = 64) -> float:
+    """The :func:`largest` weight of several attentions, at the scale where it is largest.
+
+    Example:
+        >>> sharpest(("1 + cos",), (1.0,), 0) < 2 < sharpest(("softmax",), (1.0,), 0)
+        True
+    """
+    drawn = [gaussian(time, dim, scale, seed) for scale in scales]
+    return max(largest(matrix(ATTENTIONS[name], *pair)) for name in names for pair in drawn)
+
+
 def performer_error(dim: int, features: int, norm: float, orthogonal: bool, trials: int, seed: int) -> float:
     """The relative error of positive random features: √ of the mean of (estimate / e^{qᵀk} − 1)².
 
@@ -134,3 +156,35 @@ def performer_error(dim: int, features: int, norm: float, orthogonal: bool, tria
         a, b = (ops.convert_to_numpy(logs(x.astype("float64"))) for x in (q, k))
         errors.append(np.sum(np.exp(a.astype("float64") + b)) / np.exp(q @ k) - 1)
     return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def random_error(
+    dim: int, features: int, norm: float, orthogonal: bool, trials: int, seed: int
+) -> dict[str, float]:
+    """As :func:`performer_error`. One case of a record.
+
+    Returns:
+        ``error``, and ``law``: what Proposition 7.4 says of independent features and directions of q and k.
+
+    Example:
+        >>> row = random_error(8, 64, 0.5, False, 50, seed=0)
+        >>> bool(abs(row["error"] / row["law"] - 1) < 0.5)
+        True
+    """
+    found = performer_error(dim, features, norm, orthogonal, trials, seed)
+    return {"error": found, "law": performer_law(dim, features, norm)}
+
+
+def performer_law(dim: int, features: int, norm: float) -> float:
+    """√ of the mean of (e^{‖q+k‖²} − 1)/m over random directions of q and k of one length.
+
+    The cosine c of two random directions has the density ∝ (1 − c²)^{(d−3)/2} of chapter 1.
+
+    Example:
+        >>> round(performer_law(64, 64, 0.5), 3)
+        0.101
+    """
+    c = np.linspace(-1, 1, 20_001)
+    log_density = (dim - 3) / 2 * np.log(np.maximum(1 - c * c, 1e-300))
+    density = np.exp(log_density - log_density.max())
+    return float(np.sqrt(np.sum(density * np.expm1(2 * norm**2 * (1 + c))) / np.sum(density) / features))
