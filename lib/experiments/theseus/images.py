@@ -181,7 +181,7 @@ class _Course:
     def train(self, x: Array, y: Array) -> None:
         """Takes a step with every batch, from the beginning of the schedule."""
         for variable in self.model.optimizer.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, variable.dtype))  # JAX has no zeros like a Variable of Keras
         self.model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
 
 
