@@ -1,6 +1,6 @@
 """The experiments of chapter 9: comparisons on the same items, and networks of blocks that replace each other."""
 
-from itertools import chain, product
+from itertools import chain, combinations, product
 from math import comb
 
 import keras
@@ -231,6 +231,22 @@ def test_the_first_blocks_are_those_of_the_predecessor():
     small = images.successor(0, "theseus", rate=0.0, gates="mean", start="first", alone=0.0, **QUICK)
     old = images.predecessor(0, 400, 6, False)
     assert_same(flat(small.modules), flat([[block] for block in old.blocks[:3]]), atol=0)
+
+
+@eager
+def test_the_best_blocks_are_the_best_on_pictures_that_are_not_known():
+    quick = {"known": 400, "old_steps": 6, "images": 100, "steps": 1}
+    old, (pixels, labels) = images.predecessor(0, 400, 6, False), images.drawn(0, 8000)
+    features = images._outputs(old.first, pixels[400:])
+    right = {
+        chosen: np.mean(images._outputs([*chosen, *old.head], features).argmax(-1) == labels[400:])
+        for chosen in combinations(old.blocks, 3)
+    }
+    best = images._best(old, 3, 0, 400, False)
+    assert right[tuple(best)] == max(right.values())
+    assert len(images.successor(0, "direct", start="best", **quick).modules) == 3
+    with pytest.raises(ValueError, match="known: the best blocks are found on pictures that are not known"):
+        images._best(old, 3, 0, 8000, False)
 
 
 @pytest.mark.parametrize("schedule", images.SCHEDULES)

@@ -518,7 +518,7 @@ def test_every_case_of_the_command_can_be_run(monkeypatch, scale):
 
     monkeypatch.setitem(main["_sweep"].__globals__, "records", type("Records", (), {"sweep": staticmethod(sweep)}))
     monkeypatch.setitem(main["_sweep"].__globals__, "one_thread", lambda: None)
-    names = ["images", "contest", "gradients", "costs", "half", "others", "few", "opened"]
+    names = ["images", "contest", "gradients", "costs", "half", "others", "few", "opened", "blocks"]
     for name in names:
         main[f"_{name}"](scale)
     assert list(swept) == names

@@ -135,6 +135,17 @@ def _contest(scale: str) -> records.Record:
     return _sweep("contest", _with_mixtures, cases, scale)
 
 
+def _blocks(scale: str) -> records.Record:
+    """Pictures: the predecessor's best blocks against its first ones, with its head, trained on."""
+    setting = {"way": "direct", "images": 1000, "known": 6500, "steps": 120}
+    cases = [
+        {"seed": seed, "start": start, **setting}
+        for seed in range(MORE_SEEDS[scale])
+        for start in ("first", "best")
+    ]
+    return _sweep("blocks", images_module.contest, cases, scale)
+
+
 def _with_mixtures(seed: int, way: str, **setting: Any) -> dict[str, Any]:
     found = images_module.mixtures(seed, way, **setting)
     accuracy = dict(zip(found["replaced"], found["accuracy"], strict=True))
@@ -193,5 +204,5 @@ def _sweep(name: str, function: Callable, cases: list[dict[str, Any]], scale: st
 
 if __name__ == "__main__":
     experiments = {"images": _images, "contest": _contest, "gradients": _gradients, "costs": _costs}
-    experiments |= {"half": _half, "others": _others, "few": _few, "opened": _opened}
+    experiments |= {"half": _half, "others": _others, "few": _few, "opened": _opened, "blocks": _blocks}
     sys.exit(records.main(CHAPTER, experiments))

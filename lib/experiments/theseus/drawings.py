@@ -156,9 +156,11 @@ def movement(rates: ArrayLike, moved: Mapping[str, ArrayLike]) -> Figure:
 # --- what was measured ----------------------------------------------------------------------------------------
 
 
-def _interval(ax: Axes, x: float, samples: ArrayLike, colour: str, marker: str = "o", **style: Any) -> Estimate:
-    """Mean and 95 % t-interval, upright, and each seed as a faint dot beside."""
-    estimate = Estimate.from_samples(samples)
+def _interval(
+    ax: Axes, x: float, samples: Sequence[float], colour: str, marker: str = "o", **style: Any
+) -> Estimate:
+    """Mean and 95 % t-interval, upright; of one seed the value alone."""
+    estimate = Estimate.from_samples(samples) if len(samples) > 1 else Estimate.exact(samples[0])
     ax.plot([x, x], [estimate.low, estimate.high], linestyle="-", color=colour, lw=2)
     ax.plot(x, estimate.value, marker, color=colour, **style)
     return estimate

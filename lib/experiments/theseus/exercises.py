@@ -28,6 +28,7 @@ def _solve_2() -> float:
 
 def _solve_3() -> float:
     only_first, only_second = 600 - 540, 570 - 540
+    print(f"{only_first} against {only_second}")
     return binomtest(only_first, only_first + only_second).pvalue
 
 

@@ -127,7 +127,8 @@ def sentences(half: Record, others: Record, few: Record, labels: ArrayLike) -> d
     found["160 steps: first module, lost more"] = accuracy.lead(theseus)
     states = [np.mean([row["cka"] for row in rows], axis=1) for rows in (theseus, short["fine-tuning"])]
     found["160 steps: CKA, Theseus − direct"] = states[0] - states[1]
-    found["650 steps: kept of the old, %"] = accuracy.kept(long["curriculum"], labels)
+    for road, name in (("curriculum", "Theseus"), ("fine-tuning", "direct"), ("distillation", "distillation")):
+        found[f"650 steps: {name} keeps, %"] = accuracy.kept(long[road], labels)
     found["650 steps: Theseus − old"] = gain(long["curriculum"], accuracy.as_teacher(long["curriculum"]))
     before = np.array([row["before"]["accuracy"] for row in long["curriculum"]])
     found["650 steps: gained in stage 3"] = column(long["curriculum"], "accuracy") - 100 * before
