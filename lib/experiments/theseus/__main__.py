@@ -1,7 +1,7 @@
 """The records of chapter 9: ``python -m lib.experiments.theseus --scale cpu|gpu``.
 
-On a core of a CPU, "half" and "others" take two hours each, "few" one, "images" a quarter of one, and the others
-minutes.
+On a core of a CPU, "half" and "others" take two hours each, "opened" one and a half, "few" one, "images" and
+"contest" a quarter of one, and the others minutes.
 """
 
 from __future__ import annotations

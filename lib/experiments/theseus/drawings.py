@@ -166,7 +166,7 @@ def _interval(
     return estimate
 
 
-def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 40) -> Figure:
+def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> Figure:
     """The accuracy of all mixtures of old and new modules, with intervals over the seeds; a dot a mixture.
 
     Args:
@@ -215,6 +215,9 @@ def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
         ax.grid(visible=False, axis="x")
         if key == "kl":
             ax.set_ylim(bottom=0)
+        else:
+            for i, name in enumerate(next(iter(rows.values()))):
+                ax.text(0.03, 0.97 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, va="top")
         panels.append(figure)
     return panels
 
@@ -279,7 +282,7 @@ def sizes(record: Record) -> Figure:
             for x, n in zip(places, SIZES, strict=True)
         ]
         ax.plot(places, [one.value for one in found], color=COLOURS[name], linestyle="-", lw=0.8)
-        ax.text(0.98, 0.32 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, ha="right")
+        ax.text(0.98, 0.34 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, ha="right")
     old = 100 * np.mean([row["old_accuracy"] for row in record.rows])
     ax.axhline(old, linestyle=":", color=INK)
     ax.text(500, old + 0.15, "predecessor", color=INK, va="bottom")

@@ -52,14 +52,15 @@ def pictures(contest: Record, images: Record, gradients: Record, labels: ArrayLi
     def gain(some: Sequence[Row], others: Sequence[Row]) -> Samples:
         return accuracy.difference(some, others, labels, key="correct")
 
-    found = {"1,000: Theseus − distillation": gain(few[1000]["Theseus"], few[1000]["distillation"])}
+    found: dict[str, Samples] = {}
     found["1,000: first module, lost more"] = accuracy.lead(few[1000]["Theseus"])
     states = [np.mean([row["cka"][:2] for row in few[1000][way]], axis=1) for way in ("Theseus", "direct")]
     found["1,000: CKA, Theseus − direct"] = states[0] - states[1]
     slopes = [np.divide(row["norm_of_mean"], row["rates"]) for row in gradients.rows]
-    found["gradient over p, largest ratio"] = np.array([max(slope) / min(slope) for slope in slopes])
+    found["gradient over p, largest ratio − 1"] = np.array([max(slope) / min(slope) - 1 for slope in slopes])
+    by_size = many | few  # where both records have a size, the one with more seeds
     for other in ("direct", "direct, ended early", "distillation"):
-        found |= {f"{n:,}: Theseus − {other}": gain(many[n]["Theseus"], many[n][other]) for n in SIZES}
+        found |= {f"{n:,}: Theseus − {other}": gain(by_size[n]["Theseus"], by_size[n][other]) for n in SIZES}
     half = cases(images, way="theseus", images=8000)
     rare, often = (cases(images, way="theseus", images=8000, rate=rate) for rate in (0.1, 0.9))
     found["8,000: rate 0.1 − 0.5, before stage 3"] = column(rare, "before") - column(half, "before")
@@ -69,9 +70,8 @@ def pictures(contest: Record, images: Record, gradients: Record, labels: ArrayLi
         for n in (1000, 8000):
             some = cases(images, way="theseus", images=n, **setting)
             found[f"{n:,}: {name} − constant"] = gain(some, many[n]["Theseus"])
-    found["8,000: mean of both, before stage 3"] = column(
-        cases(images, way="theseus", images=8000, gates="mean"), "before"
-    )
+    team = cases(images, way="theseus", images=8000, gates="mean")
+    found["8,000: mean of both − constant, before stage 3"] = column(team, "before") - column(half, "before")
     for name, way in (("Theseus", "theseus"), ("distillation", "distillation")):
         same = cases(images, way=way, images=8000, blocks=2)
         found[f"8,000: six blocks, {name} − old"] = gain(
@@ -128,20 +128,13 @@ def sentences(half: Record, others: Record, few: Record, labels: ArrayLike) -> d
     states = [np.mean([row["cka"] for row in rows], axis=1) for rows in (theseus, short["fine-tuning"])]
     found["160 steps: CKA, Theseus − direct"] = states[0] - states[1]
     for road, name in (("curriculum", "Theseus"), ("fine-tuning", "direct"), ("distillation", "distillation")):
-        found[f"650 steps: {name} keeps, %"] = accuracy.kept(long[road], labels)
+        found[f"650 steps: {name} keeps, % − 98.4"] = accuracy.kept(long[road], labels) - 98.4
     found["650 steps: Theseus − old"] = gain(long["curriculum"], accuracy.as_teacher(long["curriculum"]))
     before = np.array([row["before"]["accuracy"] for row in long["curriculum"]])
     found["650 steps: gained in stage 3"] = column(long["curriculum"], "accuracy") - 100 * before
     found["650 steps: log KL, over distillation"] = log_ratio(long["curriculum"], long["distillation"])
-    cases_: dict[str, dict[str, Any]] = {
-        "own blocks": {"start": "own"},
-        "two blocks": {"blocks": 2},
-        "random, 320 steps": {"start": "random", "steps": 320},
-        "linear attention": {"blocks": 6, "start": "linear"},
-    }
-    for name, which in cases_.items():
-        new, alone = (of_road(others, road, **which) for road in ("curriculum", "fine-tuning"))
-        found[f"{name}: Theseus − direct"] = gain(new, alone)
+    alone, new = (of_road(others, road, start="random", steps=320) for road in ("fine-tuning", "curriculum"))
+    found["random, 320 steps: Theseus − direct"] = gain(new, alone)
     found["two blocks: Theseus − equal work"] = gain(
         of_road(others, "curriculum", blocks=2), of_road(others, "fine-tuning", blocks=2, steps=910)
     )
@@ -149,9 +142,24 @@ def sentences(half: Record, others: Record, few: Record, labels: ArrayLike) -> d
         same = of_road(others, road, blocks=6)
         found[f"six blocks: {name} − old"] = gain(same, accuracy.as_teacher(same))
     scarce = of_road(few, "curriculum", steps=650)
-    found["1,000 sentences: Theseus − direct"] = gain(scarce, of_road(few, "fine-tuning", steps=650))
     found["1,000 sentences: Theseus − early"] = gain(scarce, of_road(few, "fine-tuning"))
     return found
+
+
+def other_settings(few: Record, others: Record, labels: ArrayLike) -> dict[str, Samples]:
+    """Points of accuracy of Theseus less those of a rival, in settings of MiniLM other than the first."""
+
+    def gain(record: Record, rival: str, **setting: Any) -> Samples:
+        return accuracy.difference(*(of_road(record, road, **setting) for road in ("curriculum", rival)), labels)
+
+    return {
+        "1,000 sentences: Theseus − direct": gain(few, "fine-tuning", steps=650),
+        "1,000 sentences: Theseus − distillation": gain(few, "distillation", steps=650),
+        "random blocks: Theseus − direct": gain(others, "fine-tuning", start="random", steps=640),
+        "own last blocks: Theseus − direct": gain(others, "fine-tuning", start="own"),
+        "two blocks of six: Theseus − direct": gain(others, "fine-tuning", blocks=2),
+        "linear attention: Theseus − direct": gain(others, "fine-tuning", blocks=6, start="linear"),
+    }
 
 
 def table(samples: Mapping[str, ArrayLike]) -> str:
@@ -160,22 +168,29 @@ def table(samples: Mapping[str, ArrayLike]) -> str:
     Example:
         >>> print(table({"a − b": [0.9, 1.0, 1.1]}))
         a − b
-              1.0 [0.8, 1.2], 3 seeds, 2 decide
+              1.00 [0.75, 1.25], 3 seeds, 2 decide
     """
     lines = []
     for name, found in samples.items():
         needed = accuracy.seeds_needed(found, 0.0)
         told = f"{needed} decide" if needed else "over 1,000 decide"
-        lines += [name, f"      {Estimate.from_samples(found):.1f}, {len(found)} seeds, {told}"]
+        lines += [name, f"      {Estimate.from_samples(found)}, {len(found)} seeds, {told}"]
     return "\n".join(lines)
 
 
-def decisions(samples: Mapping[str, ArrayLike], claims: Ledger) -> str:
-    """One line a claim: its seeds, their spread, how far the mean is from the edge, and the seeds needed."""
+def decisions(samples: Mapping[str, ArrayLike], claims: Ledger, logarithms: Sequence[str] = ()) -> str:
+    """One line a claim: its seeds, their spread, how far the mean is from the edge, and the seeds needed.
+
+    Args:
+        samples: by the number of the claim.
+        claims: whose bands have the edges.
+        logarithms: the claims whose samples are logarithms of what the band speaks of.
+    """
     lines = ["claim seeds spread to the edge needed"]
     for number, found in samples.items():
         band = claims.declared[number].band
         edges = [edge for edge in (band.low, band.high) if np.isfinite(edge)]
+        edges = [*np.log(edges)] if number in logarithms else edges
         edge = min(edges, key=lambda edge: abs(edge - np.mean(found)))
         needed = accuracy.seeds_needed(found, edge)
         distance = abs(np.mean(found) - edge)
