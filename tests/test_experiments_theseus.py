@@ -235,7 +235,7 @@ def test_the_first_blocks_are_those_of_the_predecessor():
 
 @eager
 def test_the_best_blocks_are_the_best_on_pictures_that_are_not_known():
-    quick = {"known": 400, "old_steps": 6, "images": 100, "steps": 1}
+    quick = {"known": 400, "old_steps": 6, "images": 100, "steps": 2}
     old, (pixels, labels) = images.predecessor(0, 400, 6, False), images.drawn(0, 8000)
     features = images._outputs(old.first, pixels[400:])
     right = {

@@ -61,6 +61,8 @@ def pictures(contest: Record, images: Record, gradients: Record, labels: ArrayLi
     by_size = many | few  # where both records have a size, the one with more seeds
     for other in ("direct", "direct, ended early", "distillation"):
         found |= {f"{n:,}: Theseus − {other}": gain(by_size[n]["Theseus"], by_size[n][other]) for n in SIZES}
+    ended = cases(images, way="direct", images=2000, steps=240)
+    found["2,000: Theseus − direct, 240 steps"] = gain(many[2000]["Theseus"], ended)
     half = cases(images, way="theseus", images=8000)
     rare, often = (cases(images, way="theseus", images=8000, rate=rate) for rate in (0.1, 0.9))
     found["8,000: rate 0.1 − 0.5, before stage 3"] = column(rare, "before") - column(half, "before")
