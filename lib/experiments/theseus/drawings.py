@@ -92,7 +92,7 @@ def _box(ax: Axes, left: float, bottom: float, size: float, colour: str, alpha: 
 
 
 #: How the replacement rate changes, as the buttons say it.
-SCHEDULES = {"constant": "constant", "rises to 1": "rising", "falls from 1": "falling"}
+SCHEDULES = {"is constant": "constant", "rises from p to 1": "rising", "falls from 1 to p": "falling"}
 
 
 def mixtures_trained(modules: int = 3) -> Explorable:
@@ -117,8 +117,8 @@ def mixtures_trained(modules: int = 3) -> Explorable:
         draw=draw,
         tell=tell,
         controls=[
-            Control("Rate p", [k / 10 for k in range(1, 10)], "{:.1f}".format, start=4),
-            Control("It", [*SCHEDULES], buttons=True),
+            Control("p", [k / 10 for k in range(1, 10)], "{:.1f}".format, start=4),
+            Control("The rate", [*SCHEDULES], buttons=True),
             Control("Steps", [100, 200, 300, 400, 500, 600], start=5),
         ],
         curves=[
@@ -206,7 +206,7 @@ def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
             ticks.append((middle, experiment))
             for name, found in ways.items():
                 values = [factor * row[key] for row in found]
-                ax.plot([place] * len(values), values, ".", color=COLOURS[name], alpha=0.4, ms=4)
+                ax.plot([place - 0.22] * len(values), values, ".", color=COLOURS[name], alpha=0.4, ms=4)
                 _interval(ax, place, values, COLOURS[name], ms=4)
                 place += 1
             place += 1
