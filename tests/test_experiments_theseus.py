@@ -291,7 +291,7 @@ def test_theseus_takes_its_last_steps_alone():
     ("setting", "message"),
     [
         ({"way": "magic"}, "way must be one of 'direct', 'distillation', 'theseus', got 'magic'"),
-        ({"start": "last"}, "start must be one of 'random', 'copied', 'first', got 'last'"),
+        ({"start": "last"}, "start must be one of 'random', 'copied', 'first', 'best', got 'last'"),
         ({"schedule": "cosine"}, "schedule must be one of 'constant', 'curriculum', 'anti_curriculum'"),
         ({"modules": 4}, "modules must divide the 6 blocks, got 4"),
     ],
