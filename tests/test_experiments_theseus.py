@@ -1,6 +1,6 @@
 """The experiments of chapter 9: comparisons on the same items, and networks of blocks that replace each other."""
 
-from itertools import chain, product
+from itertools import chain, combinations, product
 from math import comb
 
 import keras
@@ -17,8 +17,6 @@ from lib.experiments.theseus.comparison import (
     linear_cka,
     mcnemar,
     pack,
-    paired_bootstrap,
-    retained,
     unpack,
 )
 
@@ -44,7 +42,7 @@ def test_a_text_holds_only_so_many_answers(count):
         unpack("a080", count)
 
 
-# --- comparison: tests and intervals ----------------------------------------------------------------------
+# --- comparison: McNemar's test -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 1), (1, 5), (3, 3), (0, 9), (12, 4)])
@@ -66,76 +64,6 @@ def test_mcnemar_rejects_equal_classifiers_in_at_most_one_case_of_twenty():
 def test_mcnemar_wants_the_same_items():
     with pytest.raises(ValueError, match=r"correct_b: got shape \(2,\); expected that of correct_a, \(3,\)"):
         mcnemar([1, 0, 1], [1, 0])
-
-
-def test_the_bootstrap_draws_seeds_and_items_as_a_loop_would():
-    rng = np.random.default_rng(1)
-    x = rng.integers(-1, 2, (4, 1)) * (rng.random((4, 60)) < 0.5) + rng.integers(-1, 2, (4, 60))
-    draws = [x[rng.integers(4, size=4)][:, rng.integers(60, size=60)].mean() for _ in range(20_000)]
-    found = paired_bootstrap(x, resamples=20_000)
-    assert found.value == pytest.approx(x.mean())
-    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=0.02)
-
-
-def test_of_one_seed_the_bootstrap_draws_items():
-    rng = np.random.default_rng(2)
-    x = rng.integers(-1, 2, 400)
-    found = paired_bootstrap([x], resamples=20_000)
-    half = 1.96 * x.std() / np.sqrt(x.size)
-    np.testing.assert_allclose([found.low, found.high], [x.mean() - half, x.mean() + half], atol=0.004)
-
-
-def test_the_interval_covers_the_difference_as_often_as_it_says():
-    rng = np.random.default_rng(3)
-    covered = 0
-    for _ in range(200):
-        p = 0.1 + 0.05 * rng.standard_normal((8, 1))  # seeds differ, and so do items
-        items = rng.normal(0, 0.3, 200)
-        x = rng.normal(p + items, 0.3)
-        found = paired_bootstrap(x, resamples=400)
-        covered += found.low <= 0.1 <= found.high
-    assert 0.90 < covered / 200 <= 0.99
-
-
-def test_a_smaller_confidence_gives_a_shorter_interval():
-    x = np.random.default_rng(4).integers(-1, 2, (3, 100))
-    wide, narrow = (paired_bootstrap(x, confidence=c) for c in (0.95, 0.5))
-    assert wide.low < narrow.low < narrow.high < wide.high
-
-
-def test_drawing_in_parts_changes_nothing_but_the_draws(monkeypatch):
-    x = np.random.default_rng(5).integers(-1, 2, (3, 100))
-    whole = paired_bootstrap(x, resamples=5000)
-    monkeypatch.setattr("lib.experiments.theseus.comparison._WEIGHTS_AT_ONCE", 700)
-    parts = paired_bootstrap(x, resamples=5000)
-    np.testing.assert_allclose([whole.low, whole.high], [parts.low, parts.high], atol=0.02)
-
-
-def test_the_share_retained_is_a_ratio_of_accuracies_on_the_same_draws():
-    rng = np.random.default_rng(6)
-    teacher = rng.random((3, 500)) < 0.9
-    student = teacher & (rng.random((3, 500)) < 0.95)
-    found = retained(student, teacher)
-    assert found.value == pytest.approx(student.mean() / teacher.mean())
-    draws = []
-    for _ in range(4000):
-        cell = np.ix_(rng.integers(3, size=3), rng.integers(500, size=500))
-        draws.append(student[cell].mean() / teacher[cell].mean())
-    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=0.003)
-    assert retained(teacher, teacher) == type(found).exact(1.0)
-
-
-def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match=r"differences_by_seed: got shape \(3,\)"):
-        paired_bootstrap([1, 0, 1])
-    with pytest.raises(ValueError, match="resamples: got 0"):
-        paired_bootstrap([[1, 0]], resamples=0)
-    with pytest.raises(ValueError, match="confidence: got 1"):
-        paired_bootstrap([[1, 0]], confidence=1)
-    with pytest.raises(ValueError, match=r"correct_teacher: got shape \(1, 3\); expected the student's, \(1, 2\)"):
-        retained([[1, 0]], [[1, 0, 1]])
-    with pytest.raises(ValueError, match="correct_teacher: some draws hold no right answer"):
-        retained([[1, 0]], [[0, 0]])
 
 
 # --- comparison: nearness ---------------------------------------------------------------------------------
@@ -305,6 +233,22 @@ def test_the_first_blocks_are_those_of_the_predecessor():
     assert_same(flat(small.modules), flat([[block] for block in old.blocks[:3]]), atol=0)
 
 
+@eager
+def test_the_best_blocks_are_the_best_on_pictures_that_are_not_known():
+    quick = {"known": 400, "old_steps": 6, "images": 100, "steps": 2}
+    old, (pixels, labels) = images.predecessor(0, 400, 6, False), images.drawn(0, 8000)
+    features = images._outputs(old.first, pixels[400:])
+    right = {
+        chosen: np.mean(images._outputs([*chosen, *old.head], features).argmax(-1) == labels[400:])
+        for chosen in combinations(old.blocks, 3)
+    }
+    best = images._best(old, 3, 0, 400, False)
+    assert right[tuple(best)] == max(right.values())
+    assert len(images.successor(0, "direct", start="best", **quick).modules) == 3
+    with pytest.raises(ValueError, match="known: the best blocks are found on pictures that are not known"):
+        images._best(old, 3, 0, 8000, False)
+
+
 @pytest.mark.parametrize("schedule", images.SCHEDULES)
 def test_the_replacement_rate_follows_its_schedule_to_the_end_of_the_gates(schedule):
     body = images._replacing_course(100, 3, 1, 0.25, schedule, "batch", False).body
@@ -347,7 +291,7 @@ def test_theseus_takes_its_last_steps_alone():
     ("setting", "message"),
     [
         ({"way": "magic"}, "way must be one of 'direct', 'distillation', 'theseus', got 'magic'"),
-        ({"start": "last"}, "start must be one of 'random', 'copied', 'first', got 'last'"),
+        ({"start": "last"}, "start must be one of 'random', 'copied', 'first', 'best', got 'last'"),
         ({"schedule": "cosine"}, "schedule must be one of 'constant', 'curriculum', 'anti_curriculum'"),
         ({"modules": 4}, "modules must divide the 6 blocks, got 4"),
     ],

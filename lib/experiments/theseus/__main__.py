@@ -1,7 +1,7 @@
 """The records of chapter 9: ``python -m lib.experiments.theseus --scale cpu|gpu``.
 
-On a core of a CPU, "half" and "others" take two hours each, "few" one, "images" a quarter of one, and the others
-minutes.
+On a core of a CPU, "half" and "others" take two hours each, "opened" one and a half, "few" one, "images" and
+"contest" a quarter of one, and the others minutes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ SIZES = {
 
 SEEDS = {"cpu": 5, "gpu": 10}
 
-#: Of what takes seconds a seed.
+#: Of what takes seconds a seed; and where half a point of accuracy is to be decided, of which the paired
+#: differences of seeds vary by 0.8 points: 13 would do for an interval of a point, 20 leave room for Holm.
 MORE_SEEDS = {"cpu": 10, "gpu": 20}
+MANY_SEEDS = {"cpu": 20, "gpu": 40}
 
 #: A road, the number of blocks, those to start from, and the steps if they are not the usual ones.
 Road = tuple[str, int, str, int | None]
@@ -94,6 +96,15 @@ def _few(scale: str) -> records.Record:
     return _compress_all("few", [{**case, "inside": False, "sentences": 1000} for case in cases], scale)
 
 
+def _opened(scale: str) -> records.Record:
+    """Six blocks to three in a long training, looked into; and the control of the best blocks, the first ones."""
+    long = _equal_effort(scale, 3)
+    taken: list[Road] = [("first blocks", 3, "pretrained", None)]
+    taken += [(name, 3, "pretrained", long) for name in ("curriculum", "fine-tuning")]
+    cases = [{**case, "inside": case["steps"] == long, "alone": False} for case in _cases(scale, taken)]
+    return _compress_all("opened", cases, scale)
+
+
 def _images(scale: str) -> records.Record:
     """Pictures of clothes: how many of them, how many steps, which rate, schedule, gates and first blocks."""
     settings: list[dict[str, Any]] = []
@@ -117,10 +128,22 @@ def _images(scale: str) -> records.Record:
 
 
 def _contest(scale: str) -> records.Record:
-    """Pictures of clothes, 1,000 of them: three ways with more seeds, and all mixtures of old and new modules."""
+    """Pictures of clothes, 1,000 of them: four ways with many seeds, and all mixtures of old and new modules."""
     ways: list[dict[str, Any]] = [{"way": "direct"}, {"way": "direct", "steps": 120}, {"way": "theseus"}]
-    cases = [{"seed": seed, "images": 1000, **way} for seed in range(MORE_SEEDS[scale]) for way in ways]
+    ways.append({"way": "distillation"})
+    cases = [{"seed": seed, "images": 1000, **way} for seed in range(MANY_SEEDS[scale]) for way in ways]
     return _sweep("contest", _with_mixtures, cases, scale)
+
+
+def _blocks(scale: str) -> records.Record:
+    """Pictures: the predecessor's best blocks against its first ones, with its head, trained on."""
+    setting = {"way": "direct", "images": 1000, "known": 6500, "steps": 120}
+    cases = [
+        {"seed": seed, "start": start, **setting}
+        for seed in range(MORE_SEEDS[scale])
+        for start in ("first", "best")
+    ]
+    return _sweep("blocks", images_module.contest, cases, scale)
 
 
 def _with_mixtures(seed: int, way: str, **setting: Any) -> dict[str, Any]:
@@ -181,5 +204,5 @@ def _sweep(name: str, function: Callable, cases: list[dict[str, Any]], scale: st
 
 if __name__ == "__main__":
     experiments = {"images": _images, "contest": _contest, "gradients": _gradients, "costs": _costs}
-    experiments |= {"half": _half, "others": _others, "few": _few}
+    experiments |= {"half": _half, "others": _others, "few": _few, "opened": _opened, "blocks": _blocks}
     sys.exit(records.main(CHAPTER, experiments))

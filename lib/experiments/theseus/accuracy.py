@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
-from lib.experiments.theseus.comparison import mcnemar, paired_bootstrap, retained, unpack
-from lib.workbench.measure import Estimate
+from lib.experiments.theseus.comparison import mcnemar, unpack
 
 Row = Mapping[str, Any]
 
@@ -38,8 +38,10 @@ def right(rows: Sequence[Row], labels: ArrayLike, key: str = "predicted") -> NDA
     return told if key == "correct" else told == labels
 
 
-def difference(rows: Sequence[Row], others: Sequence[Row], labels: ArrayLike, key: str = "predicted") -> Estimate:
-    """The accuracy of some networks less that of others with the same seeds, and its interval for both to vary.
+def difference(
+    rows: Sequence[Row], others: Sequence[Row], labels: ArrayLike, key: str = "predicted"
+) -> NDArray[np.float64]:
+    """The points of accuracy by which some networks are better than others, seed by seed, (seeds,).
 
     Args:
         rows: one a seed; those whose seed the others lack are left out.
@@ -52,33 +54,64 @@ def difference(rows: Sequence[Row], others: Sequence[Row], labels: ArrayLike, ke
 
     Example:
         >>> a, b = ([{"seed": 0, "predicted": text}] for text in ("f0", "70"))
-        >>> difference(a, b, [1, 1, 1, 1]).value
-        0.25
+        >>> difference(a, b, [1, 1, 1, 1])
+        array([25.])
     """
     shared = {row["seed"] for row in rows} & {row["seed"] for row in others}
     a, b = (right([row for row in some if row["seed"] in shared], labels, key) for some in (rows, others))
-    return paired_bootstrap(a.astype(int) - b.astype(int))
+    return 100 * (a.mean(axis=1) - b.mean(axis=1))
 
 
-def kept(rows: Sequence[Row], labels: ArrayLike) -> Estimate:
-    """The share of the predecessor's accuracy that is kept.
+def as_teacher(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The same rows with the predecessor's answers in the place of the network's.
 
     Example:
-        >>> kept([{"seed": 0, "predicted": "70", "teacher": "f0"}], [1, 1, 1, 1]).value
-        0.75
+        >>> as_teacher([{"seed": 0, "predicted": "70", "teacher": "f0"}])[0]["predicted"]
+        'f0'
     """
-    return retained(right(rows, labels), right(rows, labels, "teacher"))
+    return [{**row, "predicted": row["teacher"]} for row in rows]
 
 
-def agreement(rows: Sequence[Row], items: int) -> Estimate:
-    """The share of items on which the network and its predecessor say the same.
+def kept(rows: Sequence[Row], labels: ArrayLike) -> NDArray[np.float64]:
+    """The share of the predecessor's accuracy that is kept, seed by seed, in %.
 
     Example:
-        >>> agreement([{"seed": 0, "predicted": "70", "teacher": "f0"}], 4).value
-        0.75
+        >>> kept([{"seed": 0, "predicted": "70", "teacher": "f0"}], [1, 1, 1, 1])
+        array([75.])
+    """
+    return 100 * right(rows, labels).mean(axis=1) / right(rows, labels, "teacher").mean(axis=1)
+
+
+def agreement(rows: Sequence[Row], items: int) -> NDArray[np.float64]:
+    """The share of items on which the network and its predecessor say the same, seed by seed, in %.
+
+    Example:
+        >>> agreement([{"seed": 0, "predicted": "70", "teacher": "f0"}], 4)
+        array([75.])
     """
     ones = np.ones(items, int)
-    return paired_bootstrap((right(rows, ones) == right(rows, ones, "teacher")).astype(int))
+    return 100 * (right(rows, ones) == right(rows, ones, "teacher")).mean(axis=1)
+
+
+def seeds_needed(samples: ArrayLike, edge: float, most: int = 1000) -> int | None:
+    """How many seeds a t-interval needs to leave out ``edge``, if mean and spread are those of these samples.
+
+    Args:
+        samples: one a seed, at least two.
+        edge: of a claim's band, or another number.
+        most: where to stop looking.
+
+    Returns:
+        The least n with t(n − 1) s/√n at most the distance of the mean from the edge; None above ``most``.
+
+    Example:
+        >>> seeds_needed([0.9, 1.0, 1.1], edge=0.8), seeds_needed([0.9, 1.0, 1.1], edge=1.0)
+        (4, None)
+    """
+    distance, spread = abs(np.mean(samples) - edge), np.std(samples, ddof=1)
+    n = np.arange(2, most + 1)
+    enough = stdtrit(n - 1, 0.975) * spread / np.sqrt(n) <= distance
+    return int(n[enough.argmax()]) if enough.any() else None
 
 
 def p_values(rows: Sequence[Row], others: Sequence[Row], labels: ArrayLike) -> list[float]:
@@ -130,44 +163,21 @@ def hardest(rows: Sequence[Row]) -> list[float]:
     return [losses["0" * i + "1" + "0" * (n - i - 1)] for i in range(n)]
 
 
-def worst(rows: Sequence[Row]) -> Estimate:
-    """The most that the predecessor loses in any mixture: mean and interval over the seeds.
+def worst(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """The most that the predecessor loses in any mixture, seed by seed, in points.
 
     Example:
-        >>> round(worst([{"mixtures": {"0": 0.9, "1": right}} for right in (0.7, 0.5)]).value, 2)
-        0.3
+        >>> worst([{"mixtures": {"0": 0.9, "1": right}} for right in (0.7, 0.5)]).round(1)
+        array([20., 40.])
     """
-    return Estimate.from_samples([max(lost([row]).values()) for row in rows])
+    return 100 * np.array([max(lost([row]).values()) for row in rows])
 
 
-def lead(rows: Sequence[Row]) -> Estimate:
-    """How much more is lost by replacing the first module than by any other: mean and interval over the seeds.
+def lead(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """How much more is lost by replacing the first module than by any other, seed by seed, in points.
 
     Example:
-        >>> round(lead([{"mixtures": {"00": 0.9, "01": 0.8, "10": 0.7, "11": 0.5}}] * 2).value, 2)
-        0.1
+        >>> lead([{"mixtures": {"00": 0.9, "01": 0.8, "10": 0.7, "11": 0.5}}] * 2).round(1)
+        array([10., 10.])
     """
-    return Estimate.from_samples([one[0] - max(one[1:]) for one in (hardest([row]) for row in rows)])
-
-
-def table(rows: Mapping[str, Sequence[Row]], items: int) -> str:
-    """Means over the seeds, a line a road: right answers, those like the predecessor's, KL, training part, effort.
-
-    Args:
-        rows: by name, one row a seed.
-        items: of the test part.
-
-    Example:
-        >>> row = {"seed": 0, "predicted": "70", "teacher": "f0", "accuracy": 0.75, "kl": 0.1}
-        >>> print(table({"a road": [{**row, "train_accuracy": 1.0, "effort": 3}]}, items=4))
-                                  right  alike    KL  train  effort
-        a road                    75.0%  75.0%  0.10 100.0%       3
-    """
-    lines = [f"{'':24} {'right':>6} {'alike':>6} {'KL':>5} {'train':>6} {'effort':>7}"]
-    for name, found in rows.items():
-        right_, kl, train, effort = (
-            np.mean([row[key] for row in found]) for key in ("accuracy", "kl", "train_accuracy", "effort")
-        )
-        alike = agreement(found, items).value
-        lines.append(f"{name:24} {right_:6.1%} {alike:6.1%} {kl:5.2f} {train:6.1%} {effort:7.0f}")
-    return "\n".join(lines)
+    return 100 * np.array([one[0] - max(one[1:]) for one in (hardest([row]) for row in rows)])

@@ -68,14 +68,14 @@ class Predecessor(NamedTuple):
         blocks: the trained blocks.
         head: the trained head.
         untrained: the blocks before training.
-        logits: on the train and the test part.
+        logits: on the test part.
     """
 
     first: keras.layers.Layer
     blocks: Layers
     head: Layers
     untrained: Layers
-    logits: dict[str, NDArray[np.float32]]
+    logits: NDArray[np.float32]
 
     def chain(self, blocks: Layers) -> keras.Sequential:
         """These blocks between the embeddings and the head."""
@@ -96,8 +96,7 @@ def predecessor(seed: int, steps: int) -> Predecessor:
     model = keras.Sequential([first, *blocks, *top])
     data = reviews()
     train(model, batches(data.train, steps, seed), steps, RATES["pretrained"], _cross_entropy)
-    logits = {name: outputs(model, getattr(data, name).ids) for name in ("train", "test")}
-    return Predecessor(first, blocks, top, untrained, logits)
+    return Predecessor(first, blocks, top, untrained, outputs(model, data.test.ids))
 
 
 def compress(
@@ -109,6 +108,7 @@ def compress(
     teacher_steps: int,
     inside: bool = False,
     sentences: int | None = None,
+    alone: bool = True,
 ) -> Row:
     """One small model, trained along one road. One case of the record.
 
@@ -118,10 +118,11 @@ def compress(
 
     Args:
         seed: of everything.
-        road: "fine-tuning" of the small model alone; "best blocks", the same from those blocks of the predecessor
-            that do best alone; "distillation" of the predecessor's logits; or Theseus with one of
-            :data:`SCHEDULES`, whose last steps (:data:`HEALING`) train the successor alone. "pruning" and "8 bits"
-            keep all six blocks: half of the weights are set to zero, or each is rounded.
+        road: "fine-tuning" of the small model alone; "first blocks", the same from the first blocks of the
+            predecessor, with its head; "best blocks", from those that do best alone; "distillation" of the
+            predecessor's logits; or Theseus with one of :data:`SCHEDULES`, whose last steps (:data:`HEALING`) train
+            the successor alone. "pruning" and "8 bits" keep all six blocks: half of the weights are set to zero, or
+            each is rounded.
         blocks: of the small model; they divide :data:`reviews.BLOCKS`, and each stands for as many.
         start: the blocks to start from: "pretrained", the first ones of MiniLM; "own", of the trained blocks that
             each stands for the last one; "random"; or "linear", those of MiniLM with linear attention.
@@ -129,6 +130,7 @@ def compress(
         teacher_steps: of the predecessor's training.
         inside: whether to look inside too, see :func:`looked_inside`; before the third stage, if there is one.
         sentences: how many of the train part the small model learns from; all by default. The predecessor had all.
+        alone: whether Theseus has its third stage; without, its last steps are left out.
 
     Returns:
         What ``reviews.judged`` finds on the test part; ``teacher``, the predecessor's predictions on it;
@@ -147,13 +149,13 @@ def compress(
     # The embeddings drop out on every road, and the state of that goes on from one case to the next.
     old = old._replace(first=rewound(old.first))
     data = reviews().train.first(sentences)
-    task = Task(old, _start(start, old, blocks, seed), data, seed, steps, RATES[start], inside)
+    task = Task(old, _start(start, old, blocks, seed), data, seed, steps, RATES[start], inside, alone)
     clock = time.perf_counter()
     model, found = run(task)
     found["seconds"] = time.perf_counter() - clock
     return {
-        **judged(model, reviews().test, old.logits["test"]),
-        "teacher": pack(old.logits["test"].argmax(axis=-1)),
+        **judged(model, reviews().test, old.logits),
+        "teacher": pack(old.logits.argmax(axis=-1)),
         "train_accuracy": judged(model, data.first(1000))["accuracy"],
         "weights": int(sum(layer.count_params() for layer in model.layers[1:])),
         **found,
@@ -170,6 +172,7 @@ class Task(NamedTuple):
     steps: int
     rate: float
     inside: bool
+    alone: bool
 
 
 def effort_of_training(blocks: int, steps: int) -> float:
@@ -203,7 +206,7 @@ def effort_of_theseus(blocks: int, steps: int, rate: float, both: bool = False) 
 
 def _road(name: str) -> Callable[..., tuple[keras.Model, Row]]:
     ways = {"fine-tuning": _fine_tuning, "best blocks": _best_blocks, "distillation": _distillation}
-    ways |= {"pruning": _pruning, "8 bits": _eight_bits}
+    ways |= {"first blocks": _first_blocks, "pruning": _pruning, "8 bits": _eight_bits}
     if name in SCHEDULES:
         return partial(_theseus, SCHEDULES[name])
     if name not in ways:
@@ -226,11 +229,17 @@ def _start(name: str, old: Predecessor, blocks: int, seed: int) -> Layers:
 
 def _fine_tuning(task: Task, top: Layers | None = None) -> tuple[keras.Model, Row]:
     """The small model alone, with a new head."""
-    old, blocks, data, seed, steps, rate, inside = task
+    old, blocks, data, seed, steps, rate, inside, _ = task
     model = keras.Sequential([old.first, *blocks, *(top or head(seed + 100))])
     train(model, batches(data, steps, seed + 100), steps, rate, _cross_entropy)
     opened = looked_inside(old, blocks) if inside else {}
     return model, {"effort": effort_of_training(len(blocks), steps), **opened}
+
+
+def _first_blocks(task: Task) -> tuple[keras.Model, Row]:
+    """The predecessor without its last blocks, trained further."""
+    kept = twins(task.old.blocks[: len(task.blocks)])
+    return _fine_tuning(task._replace(blocks=kept), twins(task.old.head))
 
 
 def _best_blocks(task: Task) -> tuple[keras.Model, Row]:
@@ -249,8 +258,8 @@ def _best_blocks(task: Task) -> tuple[keras.Model, Row]:
 
 def _distillation(task: Task) -> tuple[keras.Model, Row]:
     """The small model learns the predecessor's distribution of each sentence, instead of the label."""
-    old, blocks, data, seed, steps, rate, _ = task
-    soft = np.asarray(ops.softmax(old.logits["train"][: len(data.labels)]))
+    old, blocks, data, seed, steps, rate, *_ = task
+    soft = np.asarray(ops.softmax(outputs(old.chain(old.blocks), data.ids)))
     student = keras.Sequential([old.first, *blocks, *head(seed + 100)])
     model = keras.Sequential([*student.layers, keras.layers.Softmax()])
     train(model, batches(data, steps, seed + 100, soft), steps, rate, _from_teacher)
@@ -260,7 +269,7 @@ def _distillation(task: Task) -> tuple[keras.Model, Row]:
 
 def _theseus(schedule: dict[str, Any], task: Task) -> tuple[keras.Model, Row]:
     """Replacement within the frozen predecessor, then the successor alone with its head."""
-    old, blocks, data, seed, steps, rate, inside = task
+    old, blocks, data, seed, steps, rate, inside, alone = task
     healing = int(HEALING * steps)
     replacing = steps - healing
     top = twins(old.head)
@@ -272,14 +281,16 @@ def _theseus(schedule: dict[str, Any], task: Task) -> tuple[keras.Model, Row]:
         [float(body.schedule(step)) if body.schedule else float(body.rate) for step in range(replacing)]
     )
     train(model, batches(data, replacing, seed + 100), replacing, rate, _cross_entropy)
-    before = judged(body.successor([old.first], top), reviews().test, old.logits["test"])
     opened = looked_inside(old, blocks) if inside else {}
-
+    small = body.successor([old.first], top)
+    effort = effort_of_theseus(len(blocks), steps, float(mean_rate), both=schedule["gates"] != "batch")
+    if not alone:
+        return small, {"effort": effort - effort_of_training(len(blocks), healing), **opened}
+    before = judged(small, reviews().test, old.logits)
     for layer in top:
         layer.trainable = True
     small = body.successor([old.first], top)
     train(small, batches(data, healing, seed + 200), healing, rate / 2, _cross_entropy)
-    effort = effort_of_theseus(len(blocks), steps, float(mean_rate), both=schedule["gates"] != "batch")
     return small, {"effort": effort, "before": before, **opened}
 
 

@@ -1,118 +1,248 @@
-"""The figures of chapter 9; each draws into a new current figure what it is given."""
+"""The figures of chapter 9."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 from numpy.typing import ArrayLike, NDArray
 
+from lib.experiments.theseus import formulas
 from lib.experiments.theseus.accuracy import mixtures as mixed
+from lib.workbench import figures
+from lib.workbench.explorables import Axis, Control, Curve, Explorable
 from lib.workbench.measure import Estimate
+from lib.workbench.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION
 from lib.workbench.records import Record
 
 Row = Mapping[str, Any]
 
+#: One colour a way to train, in all figures; old modules are blue, new ones orange.
+COLOURS = {
+    "Theseus": VERMILION,
+    "direct": BLUE,
+    "direct, ended early": GREEN,
+    "distillation": PURPLE,
+}
+OLD, NEW = BLUE, ORANGE
 
-def replaced_modules(gates: Mapping[str, NDArray[np.bool_]]) -> None:
-    """Step by step: which modules are the old ones, and which are new.
+
+# --- the idea -------------------------------------------------------------------------------------------------
+
+
+def ship(gates: NDArray[np.bool_], steps: Sequence[int], titles: Sequence[str]) -> Figure:
+    """A ship whose hull has a plank for every module, at some steps of a training; new planks are thin.
 
     Args:
-        gates: by the name of a schedule, True where a module is replaced, (steps, modules).
+        gates: True where a module is replaced, (steps, modules).
+        steps: those to draw.
+        titles: one a step.
     """
-    _, axes = plt.subplots(len(gates), 1, figsize=(9, 1.5 * len(gates)), sharex=True, squeeze=False)
-    for ax, (name, new) in zip(axes[:, 0], gates.items(), strict=True):
-        steps, modules = new.shape
-        for module in range(modules):
-            for value, color in ((False, "C0"), (True, "C1")):
-                runs = [(step, 1) for step in np.flatnonzero(new[:, module] == value)]
-                ax.broken_barh(runs, (module + 0.55, 0.9), facecolors=color, lw=0)
-        ax.set(ylabel="module", yticks=range(1, modules + 1), xlim=(0, steps), ylim=(0.5, modules + 0.5))
-        ax.set_title(name, fontsize=10, loc="left")
-        ax.grid(visible=False)
-    axes[-1, 0].set(xlabel="step of training")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in ("C0", "C1")]
-    axes[0, 0].legend(
-        handles, ["predecessor", "successor"], ncols=2, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1)
+    figure, axes = plt.subplots(1, len(steps), figsize=(figures.WIDE[0], 1.75))
+    for ax, step, title in zip(axes, steps, titles, strict=True):
+        modules = gates.shape[1]
+        ax.plot([0, 0], [0, 1.25], color=INK, linestyle="-", lw=1.5)
+        ax.add_patch(Polygon([(0.06, 0.2), (0.06, 1.2), (0.78, 0.2)], facecolor=INK, alpha=0.15, lw=0))
+        ax.add_patch(Polygon([(-0.06, 0.2), (-0.06, 1.0), (-0.6, 0.2)], facecolor=INK, alpha=0.15, lw=0))
+        for plank, new in enumerate(gates[step]):
+            top, height = -plank / modules, (0.42 if new else 0.84) / modules
+            ends = [1.05 - 0.5 * (depth / 1.0) ** 1.5 for depth in (-top, -top + height)]
+            corners = [(-ends[0], top), (ends[0], top), (ends[1], top - height), (-ends[1], top - height)]
+            ax.add_patch(Polygon(corners, facecolor=NEW if new else OLD, lw=0))
+        ax.set(xlim=(-1.15, 1.15), ylim=(-1.05, 1.3))
+        ax.set_title(title, loc="center")
+        ax.axis("off")
+    return figure
+
+
+def swap() -> Figure:
+    """Three modules of two blocks and their successors of one, and the way that one toss of three gates takes."""
+    figure, ax = plt.subplots(figsize=(figures.WIDE[0], 2.0))
+    chosen = (0, 1, 0)
+    places = [1.6, 4.2, 6.8]
+    for i, (x, new) in enumerate(zip(places, chosen, strict=True), 1):
+        for k in range(2):
+            _box(ax, x - 0.75 + 0.8 * k, 1.15, 0.7, OLD, 0.9 if not new else 0.2)
+        _box(ax, x - 0.35, -0.15, 0.7, NEW, 0.9 if new else 0.2)
+        ax.text(x, 2.05, f"$F_p^{{({i})}}$", ha="center", va="bottom", color=OLD)
+        ax.text(x, -0.3, f"$F_s^{{({i})}}$", ha="center", va="top", color=NEW)
+        ax.text(x, 0.88, f"$z_{i}={new}$", ha="center", va="center")
+    heights = [1.5, 0.2, 1.5]
+    stops = [(0.0, 0.9), *((x, h) for x, h in zip(places, heights, strict=True)), (8.4, 0.9)]
+    reach = [0.0, 0.75, 0.4, 0.75, 0.0]
+    for (a, b), (left, right) in zip(pairwise(stops), pairwise(reach), strict=True):
+        start, end = (a[0] + left + 0.06, a[1]), (b[0] - right - 0.06, b[1])
+        ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color=INK, lw=1.4))
+    ax.text(-0.05, 0.9, "$x_0$", ha="right", va="center")
+    ax.text(8.45, 0.9, "$x_3$", ha="left", va="center")
+    ax.set(xlim=(-0.5, 8.9), ylim=(-0.85, 2.5))
+    ax.axis("off")
+    return figure
+
+
+def _box(ax: Axes, left: float, bottom: float, size: float, colour: str, alpha: float) -> None:
+    style = "round,pad=0,rounding_size=0.1"
+    ax.add_patch(FancyBboxPatch((left, bottom), size, size, style, facecolor=colour, alpha=alpha, lw=0))
+
+
+#: How the replacement rate changes, as the buttons say it.
+SCHEDULES = {"is constant": "constant", "rises from p to 1": "rising", "falls from 1 to p": "falling"}
+
+
+def mixtures_trained(modules: int = 3) -> Explorable:
+    """In how many steps each mixture of old and new modules is trained, by rate, schedule and steps."""
+    patterns = ["".join(map(str, map(int, gates))) for gates in product((0, 1), repeat=modules)]
+    edges = np.arange(len(patterns) + 1)
+
+    def draw(rate: float, schedule: str, steps: int) -> list[tuple[ArrayLike, ArrayLike]]:
+        counts = formulas.trained_so_far(rate, SCHEDULES[schedule], steps, modules)
+        return [(edges, [*counts, 0]), (edges[-2:], [counts[-1], 0])]
+
+    def tell(rate: float, schedule: str, steps: int) -> str:
+        counts = formulas.trained_so_far(rate, SCHEDULES[schedule], steps, modules)
+        own = sum(count for name, count in zip(patterns, counts, strict=True) if name[0] == "1")
+        return (
+            f"Of {steps} steps {counts[-1]:.0f} train the successor as a whole, 111; {counts[0]:.0f} train "
+            f"nothing, 000. "
+            f"A single module learns in {own:.0f}."
+        )
+
+    return Explorable(
+        draw=draw,
+        tell=tell,
+        controls=[
+            Control("p", [k / 10 for k in range(1, 10)], "{:.1f}".format, start=4),
+            Control("The rate", [*SCHEDULES], buttons=True),
+            Control("Steps", [100, 200, 300, 400, 500, 600], start=5),
+        ],
+        curves=[
+            Curve("mixtures", BLUE, "steps", (0.0, 0.0)),
+            Curve("the successor alone", VERMILION, "steps", (0.6, 0.12)),
+        ],
+        x=Axis("modules, 1 = new", 0, len(patterns), {k + 0.5: name for k, name in enumerate(patterns)}),
+        y=Axis("steps in which it is trained", 0, 550, range(0, 501, 100)),
+        alt="Bars of the number of steps that train each of the eight mixtures of three old and new modules.",
     )
 
 
-def movement(rates: ArrayLike, moved: Mapping[str, ArrayLike]) -> None:
-    """How far a weight moves that is used in a share of the steps, by optimizer, and the laws p and √p."""
-    _, ax = plt.subplots(figsize=(5.5, 3.6))
+def movement(rates: ArrayLike, moved: Mapping[str, ArrayLike]) -> Figure:
+    """How far a weight moves that is used in a share of the steps, and the laws p and √p.
+
+    Args:
+        rates: the share.
+        moved: distances by the names "SGD", "Adam" and "Adam, skipped".
+    """
+    figure, ax = plt.subplots(figsize=figures.WIDE)
     grid = np.linspace(0, 1, 200)
-    for i, (name, law, label) in enumerate([("SGD", grid, "p"), ("Adam", np.sqrt(grid), "√p")]):
-        ax.plot(grid, law, "-", color=f"C{i}", lw=1, label=label)
-        ax.plot(rates, moved[name], "o", color=f"C{i}", label=name)
-    ax.set(xlabel="replacement rate p", ylabel="distance, 1 = used in every step", xlim=(0, 1), ylim=(0, 1.05))
-    ax.legend(fontsize=8)
+    ax.plot(grid, grid, linestyle="-", color=BLUE, lw=1)
+    ax.plot(grid, np.sqrt(grid), linestyle="--", color=VERMILION, lw=1)
+    ax.plot(rates, moved["SGD"], "o", color=BLUE)
+    ax.plot(rates, moved["Adam"], "D", color=VERMILION)
+    ax.plot(rates, moved["Adam, skipped"], "s", color=GREEN, mfc="none")
+    ax.text(0.02, 1.03, "Adam with zeros when idle, on √p", color=VERMILION)
+    ax.text(0.98, 0.34, "SGD, on p", color=BLUE, ha="right")
+    ax.text(0.98, 0.22, "(and torch's Adam that skips)", color=BLUE, ha="right")
+    ax.text(0.98, 0.06, "squares: Keras's Adam that skips", color=GREEN, ha="right")
+    ax.set(xlabel="replacement rate p", ylabel="distance moved", xlim=(0, 1), ylim=(0, 1.15))
+    return figure
 
 
-def contest(rows: Mapping[str, Sequence[Row]], old_accuracy: float) -> None:
-    """Accuracy and distance from the predecessor, a dot a seed.
-
-    Args:
-        rows: by the name of a way, its rows, one a seed.
-        old_accuracy: that of the predecessor, on average.
-    """
-    _, axes = plt.subplots(1, 2, figsize=(9, 0.5 * len(rows) + 1.2), sharey=True)
-    for ax, key, told in zip(
-        axes, ("accuracy", "kl"), ("accuracy on the test images", "KL to the predecessor, nats"), strict=True
-    ):
-        for y, found in enumerate(rows.values()):
-            values = [row[key] for row in found]
-            ax.plot(values, [y] * len(values), "o", ms=5, alpha=0.5, color="C0", mec="none")
-            ax.plot(np.mean(values), y, "|", ms=18, mew=2, color="C1")
-        ax.set(xlabel=told, yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
-    axes[0].axvline(old_accuracy, ls=":", color="0.4")
-    axes[0].text(old_accuracy, -0.45, "predecessor ", ha="right", va="top", fontsize=8)
-    axes[1].set_xlim(left=0)
+# --- what was measured ----------------------------------------------------------------------------------------
 
 
-def mixtures(rows: Mapping[str, Sequence[Row]]) -> None:
-    """The accuracy of all mixtures of old and new modules, a line a way, over the patterns of replaced ones.
+def _interval(
+    ax: Axes, x: float, samples: Sequence[float], colour: str, marker: str = "o", **style: Any
+) -> Estimate:
+    """Mean and 95 % t-interval, upright; of one seed the value alone."""
+    estimate = Estimate.from_samples(samples) if len(samples) > 1 else Estimate.exact(samples[0])
+    ax.plot([x, x], [estimate.low, estimate.high], linestyle="-", color=colour, lw=2)
+    ax.plot(x, estimate.value, marker, color=colour, **style)
+    return estimate
+
+
+def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> Figure:
+    """The accuracy of all mixtures of old and new modules, with intervals over the seeds; a dot a mixture.
 
     Args:
-        rows: by the name of a way, those that ``accuracy.mixtures`` reads, one a seed.
+        rows: by the name of a way, of :data:`COLOURS`, those that ``accuracy.mixtures`` reads, one a seed.
+        title: of the panel.
+        low: where the axis begins, in %.
     """
-    _, ax = plt.subplots(figsize=(7, 3.6))
+    figure, ax = plt.subplots(figsize=(figures.WIDE[0], 2.5))
+    patterns = sorted(mixed(next(iter(rows.values()))[0]), key=lambda name: (name.count("1"), name[::-1]))
     for i, (name, found) in enumerate(rows.items()):
-        values = np.array([[*mixed(row).values()] for row in found])
-        ax.plot(values.mean(axis=0), "o-", color=f"C{i}", label=name)
-        ax.fill_between(
-            range(values.shape[1]), values.min(axis=0), values.max(axis=0), alpha=0.15, color=f"C{i}", lw=0
-        )
-    patterns = [*mixed(next(iter(rows.values()))[0])]
-    ax.set(xticks=range(len(patterns)), xticklabels=patterns, ylabel="accuracy")
-    ax.set_xlabel("modules, 1 = replaced by the successor's")
-    ax.legend(fontsize=8)
+        shift = 0.16 * (i - (len(rows) - 1) / 2)
+        for place, pattern in enumerate(patterns):
+            marker = "oDs^"[i % 4]
+            _interval(ax, place + shift, [100 * mixed(row)[pattern] for row in found], COLOURS[name], marker, ms=4)
+        ax.text(0.02, 0.06 + 0.1 * (len(rows) - 1 - i), name, color=COLOURS[name], transform=ax.transAxes)
+    for edge in np.flatnonzero(np.diff([name.count("1") for name in patterns])) + 0.5:
+        ax.axvline(edge, color=INK, lw=0.8, linestyle=":")
+    ax.set(title=title, xticks=range(len(patterns)), ylabel="right, %", ylim=(low, None))
+    ax.set_xticklabels(patterns)
+    ax.set_xlabel("modules, 1 = new; dotted: one more is replaced")
+    ax.grid(visible=False, axis="x")
+    return figure
 
 
-def sizes(record: Record) -> None:
-    """Accuracy and distance from the predecessor against the number of images, for five ways."""
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.8))
-    ways = {
-        "direct": {"way": "direct"},
-        "direct, 240 steps": {"way": "direct", "steps": 240},
-        "direct, 120 steps": {"way": "direct", "steps": 120},
-        "distillation": {"way": "distillation"},
-        "Theseus, p = ½": {"way": "theseus"},
-    }
-    for ax, key, told in zip(axes, ("accuracy", "kl"), ("accuracy", "KL to the predecessor, nats"), strict=True):
-        for name, way in ways.items():
-            found = {images: [row[key] for row in cases(record, images=images, **way)] for images in SIZES}
-            _line(ax, found, name)
-        ax.set(xscale="log", xlabel="images to train on", ylabel=told, xticks=SIZES)
-        ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
-        ax.minorticks_off()
-    old = np.mean([row["old_accuracy"] for row in record.rows])
-    axes[0].axhline(old, ls=":", color="0.4")
-    axes[1].set_ylim(bottom=0)
-    axes[0].legend(fontsize=8)
-    label(record)
+def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
+    """Accuracy and divergence from the predecessor, a panel each; dots are seeds, bars are intervals.
+
+    Args:
+        rows: by the name of an experiment, then of a way.
+    """
+    panels = []
+    for key, title, factor in (("accuracy", "right, %", 100), ("kl", "KL, nats", 1)):
+        figure, ax = plt.subplots(figsize=(2.4, 2.6))
+        place, ticks = 0.0, []
+        for experiment, ways in rows.items():
+            middle = place + (len(ways) - 1) / 2
+            ticks.append((middle, experiment))
+            for name, found in ways.items():
+                values = [factor * row[key] for row in found]
+                ax.plot([place - 0.22] * len(values), values, ".", color=COLOURS[name], alpha=0.4, ms=4)
+                _interval(ax, place, values, COLOURS[name], ms=4)
+                place += 1
+            place += 1
+        ax.set(title=title, xticks=[x for x, _ in ticks], xlim=(-0.7, place - 1.3))
+        ax.set_xticklabels([name for _, name in ticks])
+        ax.grid(visible=False, axis="x")
+        if key == "kl":
+            ax.set_ylim(bottom=0)
+        else:
+            for i, name in enumerate(next(iter(rows.values()))):
+                ax.text(0.03, 0.97 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, va="top")
+        panels.append(figure)
+    return panels
+
+
+def gains(rows: Mapping[str, ArrayLike], xlabel: str, height: float | None = None) -> Figure:
+    """Differences in points, one below the other: a faint dot a seed, the mean and its interval, and a line at 0.
+
+    Args:
+        rows: samples by name; a name that begins with "· " is set back.
+        xlabel: what the points are.
+        height: of the figure, in inches.
+    """
+    figure, ax = plt.subplots(figsize=(figures.WIDE[0], height or 0.42 * len(rows) + 0.8))
+    for y, (name, samples) in enumerate(rows.items()):
+        estimate = Estimate.from_samples(samples)
+        colour = INK if estimate.low <= 0 <= estimate.high else VERMILION if estimate.value < 0 else GREEN
+        ax.plot(samples, [y] * len(samples), ".", color=colour, alpha=0.35, ms=5)
+        ax.plot([estimate.low, estimate.high], [y, y], linestyle="-", color=colour, lw=2)
+        ax.plot(estimate.value, y, "o", color=colour)
+        ax.text(0.0, y - 0.3, name, color=colour, transform=ax.get_yaxis_transform(), va="bottom")
+    ax.axvline(0, linestyle=":", color=INK)
+    ax.set(xlabel=xlabel, yticks=[], ylim=(len(rows) - 0.5, -0.85))
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False, axis="y")
+    return figure
 
 
 #: Numbers of images that were tried with all ways.
@@ -136,76 +266,27 @@ def cases(record: Record, **setting: Any) -> list[Row]:
     return [row for row in record.rows if all(row.get(key, SETTING.get(key)) == wanted[key] for key in wanted)]
 
 
-def rates(record: Record) -> None:
-    """Accuracy against the replacement rate, before and after the third stage, with few images and with many."""
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-    for ax, images in zip(axes, (1000, 8000), strict=True):
-        for key, name in (("before", "replacement alone"), ("accuracy", "and the third stage")):
-            found = {p: [row[key] for row in cases(record, way="theseus", images=images, rate=p)] for p in RATES}
-            _line(ax, found, name)
-        direct = [row["accuracy"] for row in cases(record, way="direct", images=images)]
-        ax.axhline(np.mean(direct), ls=":", color="0.4", label="direct")
-        ax.set(xlabel="replacement rate p", ylabel="accuracy")
-        ax.set_title(f"{images} images", fontsize=10)
-    axes[0].legend(fontsize=8)
-    label(record)
-
-
-#: Gates that were tried, as settings of the images.
-GATES: dict[str, dict[str, Any]] = {
-    "p = ½": {},
-    "curriculum": {"schedule": "curriculum"},
-    "anti-curriculum": {"schedule": "anti_curriculum"},
-    "a coin for each image": {"gates": "sample"},
-    "uniform": {"gates": "uniform"},
-    "mean of both": {"gates": "mean"},
-    "ramp": {"gates": "mean", "schedule": "curriculum", "rate": 0.0},
-}
-
-#: Replacement rates that were tried.
-RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
-
-
-def forest(rows: Mapping[str, Estimate], xlabel: str, reference: float | None = None) -> None:
-    """Estimates one below the other, each with its interval.
-
-    Args:
-        rows: by name.
-        xlabel: what is estimated.
-        reference: where a dotted line stands.
-    """
-    _, ax = plt.subplots(figsize=(7.5, 0.32 * len(rows) + 1.1))
-    for y, estimate in enumerate(rows.values()):
-        ax.plot([estimate.low, estimate.high], [y, y], "-", color="C0", lw=2)
-        ax.plot(estimate.value, y, "o", color="C0")
-    if reference is not None:
-        ax.axvline(reference, ls=":", color="0.4")
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
-
-
-def alignment(rows: Mapping[str, Sequence[Row]]) -> None:
-    """Linear CKA with the predecessor after each module, a line a way, the band from the least to the largest."""
-    _, ax = plt.subplots(figsize=(5.5, 3.4))
-    for i, (name, found) in enumerate(rows.items()):
-        values = np.array([row["cka"] for row in found])
-        places = np.arange(1, values.shape[1] + 1)
-        ax.plot(places, values.mean(axis=0), "o-", color=f"C{i}", label=name)
-        ax.fill_between(places, values.min(axis=0), values.max(axis=0), alpha=0.15, color=f"C{i}", lw=0)
-    ax.set(xlabel="after module", ylabel="linear CKA with the predecessor", xticks=places, ylim=(None, 1.02))
-    ax.legend(fontsize=8)
-
-
-def label(record: Record) -> None:
-    """Says above the figure where its numbers come from."""
-    plt.gcf().suptitle(f"{record.versions['backend']}, {record.label()}", fontsize="small", x=0.99, ha="right")
-
-
-def _line(ax: Axes, found: Mapping[float, Sequence[float]], name: str) -> None:
-    """Means over the seeds with their 95 % intervals."""
-    estimates = [Estimate.from_samples(values) for values in found.values()]
-    middle = [estimate.value for estimate in estimates]
-    ends = [
-        [m - e.low for m, e in zip(middle, estimates, strict=True)],
-        [e.high - m for m, e in zip(middle, estimates, strict=True)],
-    ]
-    ax.errorbar(list(found), middle, yerr=ends, fmt=".-", lw=1, capsize=2, label=name)
+def sizes(record: Record) -> Figure:
+    """Accuracy against the number of images, for four ways, with intervals over the seeds."""
+    figure, ax = plt.subplots(figsize=(figures.WIDE[0], 2.8))
+    ways: dict[str, dict[str, Any]] = {
+        "distillation": {"way": "distillation"},
+        "Theseus": {"way": "theseus"},
+        "direct, ended early": {"way": "direct", "steps": 120},
+        "direct": {"way": "direct"},
+    }
+    for i, (name, way) in enumerate(ways.items()):
+        places = [n * 1.035 ** (i - 1.5) for n in SIZES]
+        found = [
+            _interval(ax, x, [100 * row["accuracy"] for row in cases(record, images=n, **way)], COLOURS[name], ms=4)
+            for x, n in zip(places, SIZES, strict=True)
+        ]
+        ax.plot(places, [one.value for one in found], color=COLOURS[name], linestyle="-", lw=0.8)
+        ax.text(0.98, 0.34 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, ha="right")
+    old = 100 * np.mean([row["old_accuracy"] for row in record.rows])
+    ax.axhline(old, linestyle=":", color=INK)
+    ax.text(500, old + 0.15, "predecessor", color=INK, va="bottom")
+    ax.set(xscale="log", xlabel="pictures to train on", ylabel="right, %", xticks=SIZES, ylim=(77.8, old + 1.2))
+    ax.set_xticklabels(map(str, SIZES))
+    ax.minorticks_off()
+    return figure

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ STEPS, LEARNING_RATE = 600, 2e-3
 
 #: Ways to train a successor, where its weights come from, and how the replacement rate changes.
 WAYS = ("direct", "distillation", "theseus")
-STARTS = ("random", "copied", "first")
+STARTS = ("random", "copied", "first", "best")
 SCHEDULES = ("constant", "curriculum", "anti_curriculum")
 
 
@@ -181,7 +181,7 @@ class _Course:
     def train(self, x: Array, y: Array) -> None:
         """Takes a step with every batch, from the beginning of the schedule."""
         for variable in self.model.optimizer.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, variable.dtype))  # JAX has no zeros like a Variable of Keras
         self.model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
 
 
@@ -288,7 +288,7 @@ def successor(
         schedule: of :data:`SCHEDULES`. A curriculum reaches 1 after three quarters of the steps with gates.
         gates: as in ``ModuleReplacement``.
         start: blocks are "random"; "copied", the first ones of their predecessors' modules; or the predecessor's
-            "first" ones, of all.
+            "first" ones, of all; or its "best", which do best without the others on pictures that it does not know.
         modules: the predecessor's blocks are so many modules.
         blocks: of each module of the successor.
         alone: the last share of the steps, below 1, in which "theseus" trains the successor by itself.
@@ -298,7 +298,8 @@ def successor(
         dev: as in :func:`parts`.
 
     Raises:
-        ValueError: an unknown way, start or schedule; modules that do not divide the blocks.
+        ValueError: an unknown way, start or schedule; modules that do not divide the blocks; the best blocks of a
+            predecessor that knows all pictures.
 
     Example:
         >>> small = successor(0, "direct", images=100, known=100, steps=2, old_steps=2)
@@ -317,6 +318,7 @@ def successor(
         "random": lambda: _blocks(modules * blocks),
         "copied": lambda: [twin(block) for module in old_modules for block in module[:blocks]],
         "first": lambda: [twin(block) for block in old.blocks[: modules * blocks]],
+        "best": lambda: [twin(block) for block in _best(old, modules * blocks, seed, known, dev)],
     }[start]()
     head = [twin(layer) for layer in old.head] if own_head else old.head
     features, order = _outputs(old.first, data.pixels), _order(images, steps, 1000 + seed)
@@ -338,6 +340,20 @@ def successor(
         _pour(own, [*new, *head])
     seconds = perf_counter() - begun
     return Successor(_cut(new, modules), old_modules, old.first, head, old.head, before, seconds)
+
+
+def _best(old: Trained, count: int, seed: int, known: int, dev: bool) -> Layers:
+    """So many blocks of the predecessor that are right most often without the others, in their order."""
+    train, _ = parts(dev)
+    unknown = Images(*(part[known:] for part in drawn(seed, len(train.labels), dev)))
+    if not len(unknown.labels):
+        raise ValueError(f"known: the best blocks are found on pictures that are not known, got all {known}")
+    features = _outputs(old.first, unknown.pixels)
+
+    def right(blocks: Sequence[keras.layers.Layer]) -> float:
+        return float(np.mean(_outputs([*blocks, *old.head], features).argmax(-1) == unknown.labels))
+
+    return [*max(combinations(old.blocks, count), key=right)]
 
 
 @lru_cache
