@@ -2,7 +2,8 @@
 
 Directives for the ``.md`` pages of the book. ``claims`` is every claim as a card, to be filtered by verdict,
 ``claim-count`` a sentence that counts them, ``executions`` the table of what each chapter cost to run,
-``corrections`` and ``tests`` are pages of their own modules. They
+``on-colab`` how each came out on Colab, ``citation``, ``reporting``, ``editions`` and ``changes`` what
+`lib.press.citing` says. ``corrections`` and ``tests`` are pages of their own modules. They
 read ``data/`` at build time, so a page cannot say something else than the record.
 
 MathJax is served from the site, as SVG: its fonts are part of the script, while Firefox refuses to load font
@@ -22,8 +23,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from lib.press import corrections, drawings, generated, notebooks, tables, tested
-from lib.press.generated import Generated, anchor, badge, class_of, load, number, raw, title
+from lib.press import address, citing, corrections, drawings, generated, notebooks, release, tables, tested
+from lib.press.generated import Generated, anchor, badge, class_of, load, number, plain, raw, title
 from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
 
@@ -105,6 +106,39 @@ class Executions(Generated):
         return [*lines, "", f"The stored outputs were made with {versions}."]
 
 
+class OnColab(Generated):
+    """``on-colab``: which chapters ran on which release of Colab, and whether they came out as stored."""
+
+    def markdown(self) -> list[str]:
+        """One table, and what each release had installed."""
+        runs = {(one["release"], one["backend"], one["chapter"]): one for one in load(notebooks.COLAB_RUNS) or []}
+        columns = sorted({key[:2] for key in runs}, key=lambda key: (key[1] != "tensorflow", key[1], key[0]))
+        names = [release if backend == "tensorflow" else f"{release}, {backend}" for release, backend in columns]
+        lines = [f"| chapter | {' | '.join(names)} |", "|---" * (1 + len(columns)) + "|"]
+        for path in notebooks.chapters():
+            found = [_came_out(runs.get((*column, path.stem)), path) for column in columns]
+            lines.append(f"| [{title(path)}]({path.name}) | {' | '.join(found)} |")
+        told = []
+        for column in columns:
+            newest = max((runs[key] for key in runs if key[:2] == column), key=lambda run: run["date"])
+            had = ", ".join(f"{name} {v}" for name, v in newest["versions"].items() if v and name != "backend")
+            told.append(f"- Colab {' on '.join(column)}, last run on {newest['date']}: {had}.")
+        return [*lines, "", *told] if runs else ["No chapter was run as on Colab yet."]
+
+    def sources(self) -> list[Path]:
+        """The record of the runs, and the chapters, whose change makes a run old."""
+        return [notebooks.COLAB_RUNS, *super().sources()]
+
+
+def _came_out(run: dict[str, Any] | None, path: Path) -> str:
+    """A cell of the table: how many verdicts were the same."""
+    if run is None:
+        return "not run"
+    same, count = run["verdicts"]
+    told = f"{same} of {count} verdicts" + (", differs" if run["differences"] else "")
+    return told if run["fingerprint"] == notebooks.fingerprint(path) else f"{told}, before the last change"
+
+
 def _choice(name: str, options: list[tuple[str, str]]) -> str:
     """Radio buttons of which the first is chosen: values and what stands beside them."""
     buttons = "".join(
@@ -141,6 +175,12 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
     body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
     body = tables.labelled(tested.breakable(tested.marked(body) if page.startswith("book/") else body))
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    version = release.version()
+    context["book"] = {
+        "version": version,
+        "citing": app.builder.get_relative_uri(page, "book/citing"),
+        "report": citing.report(page, plain(context.get("title", "")), version, address.address()),
+    }
 
 
 def _leave_out_files(app: Sphinx, error: Exception | None) -> None:
@@ -156,10 +196,15 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("claims", Claims)
     app.add_directive("claim-count", ClaimCount)
     app.add_directive("executions", Executions)
+    app.add_directive("on-colab", OnColab)
+    app.add_directive("citation", citing.Citation)
+    app.add_directive("reporting", citing.Reporting)
+    app.add_directive("editions", citing.Editions)
+    app.add_directive("changes", citing.Changes)
     app.add_directive("corrections", corrections.Corrections)
     app.add_directive("tests", tested.SourcesOfTests)
     # A change of what makes pages changes every page: the value is part of what Sphinx compares between builds.
-    modules = (sys.modules[__name__], cards, corrections, drawings, generated, tables, tested)
+    modules = (sys.modules[__name__], cards, citing, corrections, drawings, generated, tables, tested)
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
     app.config.mathjax_path = "mathjax/tex-svg.js"
