@@ -15,7 +15,7 @@ import pytest
 import search  # noqa: F401  (before any test file it chooses what hypothesis does)
 from shared import longest_first, require, restored, seed_everything, shuffled
 
-from lib.press import notebooks
+from lib.press import colab, notebooks
 from lib.press import site as press
 
 #: What the pages are made from.
@@ -117,6 +117,12 @@ def _alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the book, to be stamped."""
+    return colab.copy(tmp_path / "checkout")
 
 
 @pytest.fixture(scope="session")

@@ -106,8 +106,8 @@ class Reporting(Generated):
         if not address.is_github(url):
             return ["This copy of the book has no public address yet: tell whoever gave it to you."]
         return [
-            f"Every page carries a link, *Report a mistake*. It opens [an issue]({url}/issues) that already names the "
-            "page and the version; the one beside the text also names the section and the cell that you look at."
+            f"Every page carries a link, *Report a mistake*. It opens [an issue]({url}/issues) that already names "
+            "the page and the version; the one beside the text also names the section and the cell you look at."
         ]
 
     def sources(self) -> list[Path]:

@@ -3,7 +3,7 @@
 A chapter is opened as Colab opens it: the stamped notebook alone, in an empty folder, under a clean environment, by
 a kernel with the versions that a release of Colab ships (``data/colab/releases.toml``). Its setup cell fetches the
 book from its address; git is told to take a local copy instead. A stand-in for ``google.colab`` makes it prepare.
-Then what came is compared with what is stored: every verdict; on TensorFlow also what each cell shows, by meaning.
+Then what came is compared with what is stored: every verdict; on TensorFlow also what each cell prints.
 Other backends draw other random numbers, and may print other digits.
 
 The runs are recorded in ``data/colab/runs.json``, from which the status page is made.
@@ -44,6 +44,8 @@ NOWHERE = "https://book.invalid/proof-by-running"
 #: What a clean environment keeps of this process's: where to find programs, and how to reach the registry.
 _KEPT = ("PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _KEPT_PREFIXES = ("PIP_", "OPENBLAS_", "OMP_")
+#: How what is said of a figure begins, and of an explorable, which holds some; a card has its verdict as text too.
+_FIGURES = ("image/svg+xml", "text/html")
 #: Asked after the first figure: for which data sets did a reader wait until then?
 _PROBE = """
 import json, sys
@@ -143,26 +145,32 @@ def stand_in(folder: Path) -> Path:
     return folder / "stand-in"
 
 
-def published(folder: Path, root: Path = notebooks.ROOT) -> tuple[str, Path]:
-    """Commit the book as it is, stamped with its address, and make the bare repository that Colab clones.
+def copy(folder: Path, root: Path = notebooks.ROOT) -> Path:
+    """A copy of all that .gitignore does not name. An archive of the book is no repository: git cannot be asked."""
+    ignored = (".git", *(line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf8").split()))
+
+    def left_out(place: str, names: list[str]) -> set[str]:
+        inside = Path(place).relative_to(root)
+        return {name for name in names if any((inside / name).match(pattern) for pattern in ignored)}
+
+    return Path(shutil.copytree(root, folder, ignore=left_out))
+
+
+def published(folder: Path, root: Path = notebooks.ROOT) -> tuple[str, Path, Path]:
+    """Commit a copy of the book as it is, stamped with its address, and make the bare repository that Colab clones.
 
     Args:
-        folder: an empty one, for the checkout and the repository.
-        root: the book; what git ignores is left out, what is not committed yet comes along.
+        folder: an empty one.
+        root: the book.
 
     Returns:
-        The stamped address, and the repository that stands for it.
+        The stamped address, the stamped copy, and the repository that stands for the address.
     """
-    checkout, bare = folder / "checkout", folder / "book.git"
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=root, check=True, capture_output=True, text=True).stdout.split("\0"):
-        if name and (root / name).is_file():
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, checkout / name)
+    checkout, bare = copy(folder / "checkout", root), folder / "book.git"
     url = address.address(root) or NOWHERE
     address.stamp(url, checkout)
     publish(checkout, bare)
-    return url, bare
+    return url, checkout, bare
 
 
 def publish(checkout: Path, bare: Path) -> None:
@@ -245,7 +253,7 @@ def chapter(path: Path, python: Path, backend: str, checkout: Path, variables: M
         else:
             record |= {"seconds": told["seconds"], "versions": told["versions"]}
             record["waits"] = json.loads(ran.cells.pop(position + 1).outputs[0].text)
-            found = portability.cell_differences(path, ran) if backend == "tensorflow" else []
+            found = printed(portability.cell_differences(path, ran)) if backend == "tensorflow" else []
         found += [
             Difference(path.stem, [f"its first figure waits for the data set {name}"]) for name in record["waits"]
         ]
@@ -254,6 +262,17 @@ def chapter(path: Path, python: Path, backend: str, checkout: Path, variables: M
     record["verdicts"] = [count - min(len(changed), count), count]
     record["differences"] = [f"{one.place}: {'; '.join(one.sentences[:3])}" for one in [*found, *changed]]
     return record
+
+
+def printed(found: Sequence[Difference]) -> list[Difference]:
+    """What differs but for figures, which another Matplotlib lays out otherwise, by a point or less.
+
+    Example:
+        >>> printed([Difference("1", ["image/svg+xml: a", "stdout: b"]), Difference("2", ["text/html: c"])])
+        [Difference(place='1', sentences=['stdout: b'])]
+    """
+    kept = [Difference(one.place, [s for s in one.sentences if not s.startswith(_FIGURES)]) for one in found]
+    return [one for one in kept if one.sentences]
 
 
 def first_figure(notebook: NotebookNode) -> int:
@@ -301,15 +320,13 @@ def main() -> None:
     ] or [(known[options.release], options.backend)]
     differ = False
     with tempfile.TemporaryDirectory() as place:
-        url, bare = published(Path(place))
+        url, checkout, bare = published(Path(place))
         variables = clean(Path(place), url, bare)
         for release, backend in chosen:
             python = environment(release, backend, options.python, options.options.split())
             for path in tqdm(paths, f"{release.name} on {backend}", unit="notebook", disable=None):
                 start = time.perf_counter()
-                record = {"release": release.name} | chapter(
-                    path, python, backend, bare.parent / "checkout", variables
-                )
+                record = {"release": release.name} | chapter(path, python, backend, checkout, variables)
                 keep(record)
                 same, count = record["verdicts"]
                 tqdm.write(

@@ -55,6 +55,8 @@ def problems(new: str, root: Path = notebooks.ROOT) -> list[str]:
     """Why a version cannot be released, one sentence each; empty if it can."""
     if not _VERSION.fullmatch(new):
         return [f"VERSION must be three numbers, such as 1.0.0, and is {new!r}"]
+    if not (root / ".git").exists():
+        return ["this is no repository of git, so nothing can be tagged"]
     found = []
     if _numbers(new) <= _numbers(version(root)):
         found.append(f"{new} is not newer than {version(root)}")
