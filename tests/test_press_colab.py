@@ -105,7 +105,7 @@ def book(tmp_path, monkeypatch):
     sources = [
         "import os, sys\nsys.path.insert(0, os.environ['ROOT'])\nodd = float(os.environ.get('ODD', '0'))",
         "from IPython.display import SVG, display\nfrom lib.workbench import corpora\n"
-        "if odd == 3: corpora._checked.add((corpora._cache() / 'words' / 'a.txt', 0, 0, ''))\n"
+        "if odd == 3: corpora._checked.update((corpora._cache() / name / 'a', 0, 0, '') for name in ('duie', 'minilm'))\n"
         "display(SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))",
         "print(odd)",
         "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
@@ -141,7 +141,7 @@ def test_what_comes_otherwise_and_what_a_figure_waits_for_is_recorded(book):
     other = run(book, "2", "jax")
     assert other["verdicts"] == [0, 1]
     assert other["differences"] == ["claim 1.1: holds was stored, refuted came"]
-    assert run(book, "3", "jax")["waits"] == ["words"]
+    assert run(book, "3", "jax")["waits"] == ["minilm"]
     stopped = run(book, "4")
     assert stopped["verdicts"] == [0, 1]
     assert "it stops: " in stopped["differences"][0]

@@ -46,11 +46,11 @@ _KEPT = ("PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _KEPT_PREFIXES = ("PIP_", "OPENBLAS_", "OMP_")
 #: How what is said of a figure begins, and of an explorable, which holds some; a card has its verdict as text too.
 _FIGURES = ("image/svg+xml", "text/html")
-#: Asked after the first figure: for which data sets did a reader wait until then?
+#: Asked after the first figure: for which data sets did a reader wait until then? Five megabytes are no wait.
 _PROBE = """
 import json, sys
 _corpora = sys.modules.get("lib.workbench.corpora")
-print(json.dumps(_corpora.fetched() if _corpora else []))
+print(json.dumps([name for name in _corpora.fetched() if _corpora.passport(name).size > 5e6] if _corpora else []))
 """
 
 
