@@ -105,7 +105,8 @@ def book(tmp_path, monkeypatch):
     sources = [
         "import os, sys\nsys.path.insert(0, os.environ['ROOT'])\nodd = float(os.environ.get('ODD', '0'))",
         "from IPython.display import SVG, display\nfrom lib.workbench import corpora\n"
-        "if odd == 3: corpora._checked.update((corpora._cache() / name / 'a', 0, 0, '') for name in ('duie', 'minilm'))\n"
+        "for name in ('duie', 'minilm') if odd == 3 else ():\n"
+        "    corpora._checked.add((corpora._cache() / name / 'a', 0, 0, ''))\n"
         "display(SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))",
         "print(odd)",
         "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
