@@ -126,6 +126,16 @@ def book(tmp_path, monkeypatch):
     return path
 
 
+def test_a_kernel_under_another_python_ends_with_its_notebook(tmp_path):
+    path = tmp_path / "one.ipynb"
+    source = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nprint(sys.executable)"
+    notebooks.write(path, new_notebook(cells=[new_code_cell(source)]))
+    manager = press.kernel(Path(sys.executable), tmp_path)
+    notebook, _ = execute.run(path, tmp_path / "claims.json", folder=tmp_path, manager=manager)
+    assert notebook.cells[0].outputs[0].text == f"{sys.executable}\n"
+    assert not manager.has_kernel
+
+
 def run(path: Path, odd: str, backend: str = "tensorflow") -> dict:
     variables = press.clean(path.parents[2]) | {"ODD": odd, "ROOT": str(ROOT)}
     return press.chapter(path, Path(sys.executable), backend, path.parents[1], variables)

@@ -83,7 +83,7 @@ def run(
     )
     start = time.perf_counter()
     # What a library logs while it starts is no output of a cell.
-    client.execute(env=environment, stderr=subprocess.DEVNULL)
+    client.execute(env=environment, stderr=subprocess.DEVNULL, cleanup_kc=True)
     record = json.loads(ask.outputs[0].text)
     record["seconds"] = round(time.perf_counter() - start, 1)
     for cell in notebooks.code(notebook):

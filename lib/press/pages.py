@@ -158,6 +158,16 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
                 shutil.copyfile(file.locate(), target)
 
 
+def _name_edition(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Tell the templates which version this is, and where a mistake on this page is reported."""
+    version, url = release.version(), address.address()
+    context["book"] = {
+        "version": version,
+        "citing": app.builder.get_relative_uri(page, "book/citing"),
+        "report": citing.report(page, plain(context.get("title", "")), version, url),
+    }
+
+
 def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Drop the scripts and styles that the page does not use, and mend what the builder wrote."""
     has_formulas = app.env.get_domain("math").data["has_equations"].get(page, False)
@@ -175,12 +185,6 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
     body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
     body = tables.labelled(tested.breakable(tested.marked(body) if page.startswith("book/") else body))
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
-    version = release.version()
-    context["book"] = {
-        "version": version,
-        "citing": app.builder.get_relative_uri(page, "book/citing"),
-        "report": citing.report(page, plain(context.get("title", "")), version, address.address()),
-    }
 
 
 def _leave_out_files(app: Sphinx, error: Exception | None) -> None:
@@ -208,6 +212,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
     app.config.mathjax_path = "mathjax/tex-svg.js"
+    app.connect("html-page-context", _name_edition, priority=100)  # the theme renders its parts early
     app.connect("html-page-context", _mend_page, priority=900)
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _leave_out_files)
