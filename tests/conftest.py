@@ -19,7 +19,10 @@ from lib.press import colab, notebooks
 from lib.press import site as press
 
 #: What the pages are made from.
-SOURCES = ("book", "data/claims", "data/measured", "lib", "_static", "_templates", "_config.yml", "_toc.yml")
+SOURCES = (
+    *("book", "data/claims", "data/colab", "data/editions", "data/measured", "lib", "_static", "_templates"),
+    *("_config.yml", "_toc.yml", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"),
+)
 
 
 # --- order ------------------------------------------------------------------------------------------------
