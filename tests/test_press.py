@@ -297,6 +297,7 @@ def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
     address.stamp(url + ".git", checkout)
     assert address.address(checkout) == url
     assert f"repository: {{url: {url}," in (checkout / "_config.yml").read_text(encoding="utf8")
+    assert f"repository-code: {url}\n" in (checkout / "CITATION.cff").read_text(encoding="utf8")
     for path in notebooks.chapters(checkout):
         cells = notebooks.read(path).cells
         assert f"github/someone/a-book/blob/main/book/{path.name})" in cells[1].source

@@ -42,7 +42,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 #: Stands in for the address where none is stamped; a name that no server can have.
 NOWHERE = "https://book.invalid/proof-by-running"
 #: What a clean environment keeps of this process's: where to find programs, and how to reach the registry.
-_KEPT = ("PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _KEPT_PREFIXES = ("PIP_", "OPENBLAS_", "OMP_")
 #: How what is said of a figure begins, and of an explorable, which holds some; a card has its verdict as text too.
 _FIGURES = ("image/svg+xml", "text/html")
