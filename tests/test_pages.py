@@ -628,11 +628,12 @@ def test_a_report_of_a_mistake_says_where_the_reader_is(browser: Browser) -> Non
     url = citing.report("book/01-angles", "Angles", "1.0.0", "https://github.com/org/repo")
     shown = ("Figure 1.2", "")
     cells = [f'<div class="cell"><pre>first = {k}\nsecond</pre>{text}</div>' for k, text in enumerate(shown)]
+    gap = '<p style="height: 3000px"></p>'
     page = browser.new_page()
     page.set_content(
         f'<a class="report here" href="{escape(url)}" style="position: fixed; top: 0">Report</a>'
         f'<article class="bd-article"><h1>Angles<a class="headerlink">#</a></h1><h2>One</h2>{cells[0]}'
-        f'<p style="height: 3000px"></p><h2>Two</h2><p style="height: 3000px"></p>{cells[1]}</article>'
+        f"{gap}<h2>Two</h2>{gap}{cells[1]}{gap}</article>"
     )
     page.add_script_tag(path=notebooks.ROOT / "_static" / "book.js")
     page.evaluate('document.addEventListener("click", (event) => event.preventDefault())')
