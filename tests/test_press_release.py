@@ -197,4 +197,4 @@ def test_the_changelog_stands_on_the_page_without_its_title_and_empty_parts(tmp_
     log = tmp_path / "CHANGELOG.md"
     log.write_text("# Changelog\n\n## Unreleased\n\n## 1.0.0, 2027-01-31\n\n- One.\n")
     monkeypatch.setattr(citing, "CHANGELOG", log)
-    assert markdown(citing.Changes) == "#### 1.0.0, 2027-01-31\n\n- One."
+    assert markdown(citing.Changes) == "**1.0.0, 2027-01-31**\n\n- One."

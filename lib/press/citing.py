@@ -143,7 +143,7 @@ class Changes(Generated):
     def markdown(self) -> list[str]:
         """The lines of the changelog; an empty part is left out."""
         text = re.sub(r"^## .*\n\s*(?=## |\Z)", "", CHANGELOG.read_text(encoding="utf8"), flags=re.M)
-        return re.sub(r"^##", "####", text.partition("\n")[2], flags=re.M).strip().split("\n")
+        return re.sub(r"^## (.*)$", r"**\1**", text.partition("\n")[2], flags=re.M).strip().split("\n")
 
     def sources(self) -> list[Path]:
         """The changelog."""
