@@ -35,6 +35,7 @@ _UNUSED_ASSETS = re.compile(r"thebe|toggle|design", re.IGNORECASE)
 _KERNEL_SETTINGS = re.compile(
     r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
 )
+_COLAB_BADGE = re.compile(r'<img alt="Open in Colab"[^>]*>')
 #: What the theme copies into the site and no page loads: icon scripts and fonts, translations, source maps.
 _UNUSED_FILES = (
     "scripts/fontawesome.js*",
@@ -180,6 +181,8 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
         context[kind] = [asset for asset in context[kind] if used(asset)]
     # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
     body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
+    # The badge of a notebook is a picture on another server, from which no page loads anything.
+    body = _COLAB_BADGE.sub("Open in Colab", body)
     # "Code of figure 1.1" is the name of a fold; the builder would have it read out as "Toggle hidden content".
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
