@@ -27,7 +27,8 @@ def command(files: Sequence[Path], *, offline: bool = False, root: Path = notebo
         offline: try files and places alone, no addresses.
         root: the repository.
     """
-    files = files or [*sorted((root / site.SITE).rglob("*.html")), *(root / name for name in TEXTS)]
+    pages = (page for page in sorted((root / site.SITE).rglob("*.html")) if "_static" not in page.parts)
+    files = files or [*pages, *(root / name for name in TEXTS)]
     options = ["--no-progress", "--include-fragments", "--max-retries=3", "--timeout=30", "--host-concurrency=2"]
     options += ["--accept", ACCEPTED, "--user-agent", "Mozilla/5.0 (compatible; lychee)"]
     options += ["--exclude", r"^https?://(localhost|127\.0\.0\.1|book\.invalid|colab\.example)"]
