@@ -11,6 +11,8 @@ PYTEST ?= $(BIN)/pytest --nbval -n 2 --dist loadscope
 # A CPU build of torch; where your index has none, name another: TORCH=torch==2.13.0, or pass TORCH_OPTIONS to pip.
 TORCH ?= torch==2.13.0+cpu
 TORCH_OPTIONS ?=
+# `make colab` takes the Python of the release from the path; this names another.
+COLAB_PYTHON ?=
 # Two workers, a file each. The files without such tests are not even imported.
 BACKENDS = $(BIN)/pytest $$(grep -l 'mark\.backends' tests/test_*.py) -n 2 --dist loadscope -m backends
 HAS_TORCH = $(BIN)/python -c 'import torch' 2>/dev/null
@@ -20,10 +22,11 @@ KERAS_MINIMUM = $(shell sed -n 's/^KERAS_MINIMUM = "\(.*\)"/\1/p' lib/__init__.p
 export PYTHONPATH := .
 export TF_CPP_MIN_LOG_LEVEL := 3
 # Two workers on two cores: where each multiplies with two threads, these wait for one another.
-test test-backends fuzz portability: export OPENBLAS_NUM_THREADS := 1
-test test-backends fuzz portability: export OMP_NUM_THREADS := 1
+test test-backends fuzz portability newest: export OPENBLAS_NUM_THREADS := 1
+test test-backends fuzz portability newest: export OMP_NUM_THREADS := 1
 
-.PHONY: help book test test-backends fuzz portability coverage speed lighthouse lab student pdf messages execute bench gpu address lock clean
+.PHONY: help book test test-backends fuzz portability coverage speed lighthouse colab newest links lab student \
+  pdf messages execute bench gpu release address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -67,8 +70,23 @@ lighthouse: .venv/page ## let Lighthouse judge every built page; needs Node.js a
 	@$(BIN)/python -m lib.press.site
 	@$(BIN)/python -m lib.press.lighthouse
 
-lab: .venv/ready ## open JupyterLab at the chapters
-	$(BIN)/python -m lib.press.lab
+colab: .venv/ready ## run every chapter as Colab would: make colab RELEASE=2026-03 BACKEND=jax ONLY=book/05-memm.ipynb
+	$(BIN)/python -m lib.press.colab $(if $(RELEASE),--release '$(RELEASE)') $(if $(BACKEND),--backend '$(BACKEND)') \
+	  $(if $(COLAB_PYTHON),--python '$(COLAB_PYTHON)') --options='$(TORCH_OPTIONS)' $(ONLY)
+
+newest: ## install the newest release of every dependency into _build/newest, and run all tests there
+	$(PYTHON) -m venv --clear _build/newest
+	sed -E '/^-r|^#/d; s/[=]=.*//; s/^jupyter-book$$/jupyter-book<2/' requirements-book.txt requirements.txt > _build/newest.txt
+	_build/newest/bin/pip install -q -r _build/newest.txt
+	_build/newest/bin/pip list --format=freeze
+	_build/newest/bin/python -m lib.press.site
+	_build/newest/bin/pytest --nbval -n 2 --dist loadscope
+
+links: .venv/links book ## try every link of the built site, of the README and of the changelog
+	@$(BIN)/python -m lib.press.links
+
+lab: .venv/ready ## open JupyterLab at the chapters, or at one: make lab AT=book/01-angles.ipynb
+	$(BIN)/python -m lib.press.lab $(if $(AT),--LabApp.default_url=/lab/tree/$(AT) --ServerApp.use_redirect_file=False)
 
 student: .venv/page ## write the notebooks without solutions, for instructors, into _build/student
 	@$(BIN)/python -m lib.press.student
@@ -91,6 +109,9 @@ bench: .venv/backends ## measure lib against its peers
 gpu: .venv/ready ## record on the accelerator at hand, within minutes: make gpu BUDGET=15
 	$(BIN)/python -m lib.press.gpu $(if $(BUDGET),--budget $(BUDGET)) $(if $(ONLY),--only '$(ONLY)')
 
+release: .venv/ready ## check, stamp and tag a version, and push nothing: make release VERSION=1.0.0
+	@$(BIN)/python -m lib.press.release $(VERSION)
+
 address: .venv/ready ## stamp the public address: make address URL=https://github.com/org/repo
 	@$(BIN)/python -m lib.press.address $(URL)
 
@@ -110,6 +131,10 @@ clean: ## remove what was built, but no data and no recorded run
 
 .venv/ready: requirements-book.lock requirements.lock
 	@$(PYTHON) lib/press/install.py
+
+.venv/links: .venv/page requirements-links.txt
+	$(BIN)/pip install -q -r requirements-links.txt
+	@touch $@
 
 # JAX, torch and the oldest Keras, in the environment of the book.
 .venv/backends: .venv/ready requirements-backends.txt

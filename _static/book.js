@@ -79,3 +79,23 @@ const root = document.documentElement;
 let shown;
 window.addEventListener("beforeprint", () => { shown = root.dataset.theme; root.dataset.theme = "light"; });
 window.addEventListener("afterprint", () => { root.dataset.theme = shown; });
+
+// A report of a mistake that is begun beside the text says where the reader is: the last section, and the last cell of
+// code, figure or claim, that begins above the middle of the window.
+document.querySelectorAll("a.report.here").forEach((link) => {
+  const begun = link.href;
+  link.addEventListener("click", () => {
+    const above = (selector) => [...document.querySelectorAll(`.bd-article ${selector}`)]
+      .filter((element) => element.checkVisibility() && element.getBoundingClientRect().top < innerHeight / 2).at(-1);
+    const section = above(":is(h1, h2, h3)"), cell = above(".cell");
+    const inside = cell && (section.compareDocumentPosition(cell) & Node.DOCUMENT_POSITION_FOLLOWING);
+    const told = [`section "${section.firstChild.textContent}"`];
+    if (inside) {
+      const named = cell.textContent.match(/(Figure|Claim) \d+\.\d+/), code = cell.querySelector("pre")?.textContent;
+      told.push(named ? named[0] : "", code ? `cell that begins "${code.trim().split("\n")[0]}"` : "");
+    }
+    const url = new URL(begun);
+    url.searchParams.set("body", url.searchParams.get("body").replace("Place: ", `Place: ${told.filter(Boolean).join(", ")}`));
+    link.href = url;
+  });
+});

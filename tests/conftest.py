@@ -15,11 +15,14 @@ import pytest
 import search  # noqa: F401  (before any test file it chooses what hypothesis does)
 from shared import longest_first, require, restored, seed_everything, shuffled
 
-from lib.press import notebooks
+from lib.press import colab, notebooks
 from lib.press import site as press
 
 #: What the pages are made from.
-SOURCES = ("book", "data/claims", "data/measured", "lib", "_static", "_templates", "_config.yml", "_toc.yml")
+SOURCES = (
+    *("book", "data/claims", "data/colab", "data/editions", "data/measured", "lib", "_static", "_templates"),
+    *("_config.yml", "_toc.yml", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"),
+)
 
 
 # --- order ------------------------------------------------------------------------------------------------
@@ -117,6 +120,12 @@ def _alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the book, to be stamped."""
+    return colab.copy(tmp_path / "checkout")
 
 
 @pytest.fixture(scope="session")

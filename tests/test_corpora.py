@@ -860,19 +860,37 @@ class Terminal(io.StringIO):
         return self.answer
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_the_bar_shows_on_a_terminal_and_nowhere_else(shelf, pip, monkeypatch, capfd, terminal):
+@pytest.mark.parametrize(("terminal", "by_hand"), [(True, False), (False, False), (False, True)])
+def test_the_bar_shows_where_a_reader_waits_and_nowhere_else(shelf, pip, monkeypatch, capfd, terminal, by_hand):
     shelf.register(shelf.publish_wheel({"noise.bin": os.urandom(3000)}), {})
     pip("print('chatter')\n" + SLOW_PIP)
     screen = Terminal(terminal)
     monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(corpora, "_is_read_by_hand", lambda: by_hand)
     corpora.fetch("some")
     assert capfd.readouterr() == ("", "")
-    if terminal:
+    if terminal or by_hand:
         shares = [int(percent) for percent in re.findall(r"some:\s+(\d+)%", screen.getvalue())]
         assert any(0 < share < 100 for share in shares)
     else:
         assert screen.getvalue() == ""
+
+
+def test_a_notebook_is_read_by_hand_unless_its_outputs_are_stored_or_compared(monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not corpora._is_read_by_hand()
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    assert corpora._is_read_by_hand()
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "make execute")
+    assert not corpora._is_read_by_hand()
+
+
+def test_what_was_fetched_is_known_by_name_and_what_is_committed_is_not(shelf):
+    shelf.register(shelf.publish_wheel({"words.txt": b"one"}), {"words.txt": b"one"})
+    assert corpora.fetched() == []
+    corpora.read("some", "words.txt")
+    assert corpora.fetched() == ["some"]
 
 
 def test_the_bar_survives_a_file_that_pip_moves_away(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from shared import require
 
-from lib.press import notebooks
+from lib.press import citing, notebooks
 from lib.press.site import documents
 from lib.workbench import figures
 
@@ -629,3 +630,31 @@ def test_the_menu_of_a_phone_opens_and_closes(reader: Visit, address: str) -> No
     assert menu.get_by_role("link").count() >= len([name for name in DOCUMENTS if "/api/" not in name])
     page.keyboard.press("Escape")
     assert menu.count() == 0
+
+
+def test_a_report_of_a_mistake_says_where_the_reader_is(browser: Browser) -> None:
+    """Begun beside the text, it names the last section, figure and cell above the middle of the window."""
+    url = citing.report("book/01-angles", "Angles", "1.0.0", "https://github.com/org/repo")
+    shown = ("Figure 1.2", "")
+    cells = [f'<div class="cell"><pre>first = {k}\nsecond</pre>{text}</div>' for k, text in enumerate(shown)]
+    gap = '<p style="height: 3000px"></p>'
+    page = browser.new_page()
+    page.set_content(
+        f'<a class="report here" href="{escape(url)}" style="position: fixed; top: 0">Report</a>'
+        f'<article class="bd-article"><h1>Angles<a class="headerlink">#</a></h1><h2>One</h2>{cells[0]}'
+        f"{gap}<h2>Two</h2>{gap}{cells[1]}{gap}</article>"
+    )
+    page.add_script_tag(path=notebooks.ROOT / "_static" / "book.js")
+    page.evaluate('document.addEventListener("click", (event) => event.preventDefault())')
+
+    def place() -> str:
+        page.click("a.report")
+        body = page.evaluate('new URL(document.querySelector("a.report").href).searchParams.get("body")')
+        return re.search("^Place: (.*)$", body, re.M)[1]
+
+    assert place() == 'section "One", Figure 1.2, cell that begins "first = 0"'
+    page.evaluate('document.querySelectorAll("h2")[1].scrollIntoView()')
+    assert place() == 'section "Two"'
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    assert place() == 'section "Two", cell that begins "first = 1"'
+    page.close()

@@ -12,9 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import KERAS_MINIMUM
 from lib.press import address, execute, notebooks, site
-from lib.workbench import colab
 
 ROOT = notebooks.ROOT
 #: What the setup cell does for a real chapter.
@@ -305,24 +303,13 @@ def test_the_command_line_says_which_page_to_open(monkeypatch, capsys):
 # Address --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def checkout(tmp_path) -> Path:
-    """A copy of all that .gitignore does not name. An archive of the book is no repository: git cannot be asked."""
-    ignored = (".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf8").split()))
-
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        place = Path(folder).relative_to(ROOT)
-        return {name for name in names if any((place / name).match(pattern) for pattern in ignored)}
-
-    return Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=left_out))
-
-
 def test_the_address_is_stamped_everywhere_and_unset_without_a_trace(checkout):
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
     url = "https://github.com/someone/a-book"
     address.stamp(url + ".git", checkout)
     assert address.address(checkout) == url
     assert f"repository: {{url: {url}," in (checkout / "_config.yml").read_text(encoding="utf8")
+    assert f"repository-code: {url}\n" in (checkout / "CITATION.cff").read_text(encoding="utf8")
     for path in notebooks.every(checkout):
         cells = notebooks.read(path).cells
         assert f"github/someone/a-book/blob/main/book/{path.name})" in cells[1].source
@@ -356,88 +343,6 @@ def test_the_command_line_stamps(monkeypatch, capsys):
     address.main()
     assert stamped == [""]
     assert capsys.readouterr().out == "The book's address is unset.\n"
-
-
-# Colab ----------------------------------------------------------------------------------------------------
-
-
-def on_colab(folder: Path, code: str) -> subprocess.CompletedProcess:
-    """Run code in an empty directory, in a clean environment with a stand-in for google.colab."""
-    (folder / "stand-in" / "google" / "colab").mkdir(parents=True, exist_ok=True)
-    (folder / "stand-in" / "google" / "colab" / "__init__.py").touch()
-    (folder / "empty").mkdir(exist_ok=True)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "PYTHONPATH": str(folder / "stand-in"),
-        "BOOK_CACHE": os.environ.get("BOOK_CACHE", str(ROOT / "data" / "cache")),
-        "MPLBACKEND": "agg",
-    }
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder / "empty", env=environment, capture_output=True, text=True)
-
-
-@pytest.fixture
-def published(checkout, tmp_path) -> Path:
-    """The checkout, stamped with the address of a bare clone of itself."""
-    bare = tmp_path / "book.git"
-    address.stamp(bare.as_uri(), checkout)
-    git = ["git", "-c", "user.name=book", "-c", "user.email=book@example.org", "-c", "init.defaultBranch=main"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "stamped"]):
-        subprocess.run([*git, *command], cwd=checkout, check=True)
-    subprocess.run([*git, "clone", "-q", "--bare", str(checkout), str(bare)], check=True)
-    return checkout
-
-
-def test_every_setup_cell_fetches_the_book_on_colab_and_may_run_twice(published, tmp_path):
-    setups = {notebooks.read(path).cells[2].source for path in notebooks.every(published)}
-    assert len(setups) == 1
-    probe = "\nimport lib, os\nprint(lib.__file__, os.getcwd())"
-    shown = on_colab(tmp_path, setups.pop() + probe)
-    assert shown.returncode == 0, shown.stderr
-    fetched = tmp_path / "empty" / "proof-by-running"
-    assert shown.stdout.split() == [str(fetched / "lib" / "__init__.py"), str(fetched / "book")]
-    again = on_colab(tmp_path, notebooks.read(notebooks.chapters(published)[0]).cells[2].source + probe)
-    assert again.stdout == shown.stdout
-
-
-def test_a_whole_notebook_runs_on_colab(published, tmp_path):
-    notebook = notebooks.read(notebooks.chapters(published)[0])
-    code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    shown = on_colab(tmp_path, code)
-    assert shown.returncode == 0, shown.stderr
-    assert "Claim 1.1 holds" in shown.stdout
-
-
-def test_without_an_address_the_setup_cell_says_what_to_do(tmp_path):
-    shown = on_colab(tmp_path, address.SETUP_CELL.format(address=""))
-    assert shown.returncode != 0
-    assert "`make address URL=…`" in shown.stderr
-
-
-def test_colab_upgrades_keras_only_where_it_is_too_old(monkeypatch):
-    calls = []
-    monkeypatch.setattr(colab.subprocess, "run", lambda command, **_: calls.append(command))
-    monkeypatch.setattr(colab, "_installed", lambda: KERAS_MINIMUM)
-    assert colab.prepare() is False
-    assert calls == []
-    monkeypatch.setattr(colab, "_installed", lambda: "3.7.9")
-    monkeypatch.delitem(sys.modules, "keras", raising=False)
-    assert colab.prepare() is True
-    assert calls[0][-1] == f"keras>={KERAS_MINIMUM}"
-    monkeypatch.setitem(sys.modules, "keras", object())
-    with pytest.raises(RuntimeError, match="Restart session"):
-        colab.prepare()
-
-
-def test_the_installed_keras_is_known(monkeypatch):
-    assert not colab.is_older(colab._installed(), KERAS_MINIMUM)
-
-    def missing(name):
-        raise colab.PackageNotFoundError(name)
-
-    monkeypatch.setattr(colab, "version", missing)
-    assert colab._installed() == ""
 
 
 def test_notebooks_are_valid():

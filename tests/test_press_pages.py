@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib.press import corrections, generated, notebooks, tables, tested
+from lib.press import corrections, generated, notebooks, pages, tables, tested
 from lib.press.corrections import Corrections
 from lib.press.pages import ClaimCount, Claims, Executions
 
@@ -233,3 +233,11 @@ def test_every_cell_of_a_table_knows_its_column():
 )
 def test_a_table_that_is_no_list_of_rows_stays_as_it_is(table):
     assert tables.labelled(table) == table
+
+
+def test_the_badge_of_a_notebook_is_a_link_on_the_page():
+    image = '<img alt="Open in Colab" src="https://colab.example/badge.svg" />'
+    assert (
+        pages._COLAB_BADGE.sub("Open in Colab", f'<a href="there">{image}</a>')
+        == '<a href="there">Open in Colab</a>'
+    )

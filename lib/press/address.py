@@ -50,7 +50,7 @@ def address(root: Path = notebooks.ROOT) -> str:
 
 
 def stamp(url: str, root: Path = notebooks.ROOT) -> None:
-    """Write the address into ``pyproject.toml``, ``_config.yml`` and every notebook.
+    """Write the address into ``pyproject.toml``, ``_config.yml``, ``CITATION.cff`` and every notebook.
 
     Args:
         url: what ``git clone`` understands; empty to unset. Buttons and badges appear for GitHub only.
@@ -63,7 +63,9 @@ def stamp(url: str, root: Path = notebooks.ROOT) -> None:
         raise ValueError(f"URL must be a plain address without spaces or quotes, got {url!r}")
     url = url.removesuffix("/").removesuffix(".git") if is_github(url) else url
     _replace(root / "pyproject.toml", r'^address = ".*"$', f'address = "{url}"')
-    _replace(root / "_config.yml", rf"^{_MARKS[0]}.*?^{_MARKS[1]}$", _buttons(url))
+    between = rf"^{_MARKS[0]}.*?^{_MARKS[1]}$"
+    _replace(root / "_config.yml", between, _marked(_buttons(url)))
+    _replace(root / "CITATION.cff", between, _marked([f"repository-code: {url}"] * is_github(url)))
     for path in notebooks.every(root):
         notebook = notebooks.read(path)
         for cell in notebook.cells:
@@ -107,14 +109,18 @@ def _with_badge(source: str, badge: str) -> str:
     return "\n\n".join([*paragraphs, badge] if badge else paragraphs)
 
 
-def _buttons(url: str) -> str:
-    lines = [f"{_MARKS[0]} (stamped by `make address URL=…`)"]
-    if is_github(url):
-        lines += [
-            f"repository: {{url: {url}, branch: main, path_to_book: ''}}",
-            "launch_buttons: {colab_url: 'https://colab.research.google.com'}",
-        ]
-    return "\n".join([*lines, _MARKS[1]])
+def _buttons(url: str) -> list[str]:
+    if not is_github(url):
+        return []
+    return [
+        f"repository: {{url: {url}, branch: main, path_to_book: ''}}",
+        "launch_buttons: {colab_url: 'https://colab.research.google.com'}",
+    ]
+
+
+def _marked(lines: list[str]) -> str:
+    """Lines of YAML between the marks by which they are found again."""
+    return "\n".join([f"{_MARKS[0]} (stamped by `make address URL=…`)", *lines, _MARKS[1]])
 
 
 def _replace(path: Path, pattern: str, text: str) -> None:

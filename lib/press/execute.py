@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
@@ -38,43 +39,55 @@ print(json.dumps({"peak_memory_bytes": _peak, "device": measure.device().name, "
 """
 
 
-def run(path: Path, claims_file: Path, variables: Mapping[str, str] | None = None) -> tuple[NotebookNode, dict]:
+def run(
+    path: Path,
+    claims_file: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    inherited: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    manager: AsyncKernelManager | None = None,
+) -> tuple[NotebookNode, dict]:
     """Execute a notebook in a kernel of its own.
 
     Args:
         path: the notebook; the file itself is not touched.
         claims_file: where its ledger hands over the claims.
-        variables: environment variables of the kernel, beside those of this process.
+        variables: environment variables of the kernel, beside those that it inherits.
+        inherited: those, the ones of this process if None.
+        folder: where the kernel starts, beside the notebook if None.
+        manager: of another kernel than that of this environment.
 
     Returns:
         The executed notebook, and the execution's record: seconds, peak memory, device, versions.
 
     Raises:
         CellExecutionError: a cell failed.
-        ValueError: a cell wrote to stderr, which would be stored in the book.
+        ValueError: a cell wrote to stderr, which would be stored in the book; under another kernel it may.
     """
     notebook = notebooks.read(path)
     # Under this variable ipykernel captures no C-level stderr, just as when nbval runs the notebook.
-    environment = {**os.environ, **(variables or {})} | {
+    environment = {**(os.environ if inherited is None else inherited), **(variables or {})} | {
         claims.RECORD_VARIABLE: str(claims_file),
         "PYTEST_CURRENT_TEST": "make execute",
     }
     ask = new_code_cell(_EPILOGUE)
     client = NotebookClient(
         new_notebook(cells=[*notebook.cells, ask], metadata=notebook.metadata),
+        km=manager,
         timeout=3600,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder or path.parent)}},
     )
     start = time.perf_counter()
     # What a library logs while it starts is no output of a cell.
-    client.execute(env=environment, stderr=subprocess.DEVNULL)
+    client.execute(env=environment, stderr=subprocess.DEVNULL, cleanup_kc=True)
     record = json.loads(ask.outputs[0].text)
     record["seconds"] = round(time.perf_counter() - start, 1)
     for cell in notebooks.code(notebook):
-        if any(output.get("name") == "stderr" for output in cell.outputs):
+        if manager is None and any(output.get("name") == "stderr" for output in cell.outputs):
             raise ValueError(f"{path.name}: a cell wrote to stderr, which must not be stored:\n{cell.source}")
     return notebook, record
 

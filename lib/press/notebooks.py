@@ -13,6 +13,8 @@ import nbformat
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
+#: How the chapters came out on the releases of Colab; `lib.press.colab` writes it.
+COLAB_RUNS = ROOT / "data" / "colab" / "runs.json"
 
 #: Tags with a meaning: the setup cell, the cost line, a folded solution, an output nbval does not compare.
 SETUP, COST, SOLUTION, UNCOMPARED = "setup", "cost", "hide-cell", "nbval-ignore-output"

@@ -2,8 +2,9 @@
 
 Directives for the ``.md`` pages of the book. ``claims`` is every claim as a card, to be filtered by verdict,
 ``claim-count`` a sentence that counts them, ``executions`` the table of what each chapter cost to run,
-``corrections``, ``tests``, ``prerequisites`` and ``workload`` are of their own modules. They read ``data/`` and
-the chapters at build time, so a page cannot say something else than the record.
+``on-colab`` how each came out on Colab, ``citation``, ``reporting``, ``editions`` and ``changes`` what
+`lib.press.citing` says. ``corrections``, ``tests``, ``prerequisites`` and ``workload`` are of their own modules.
+They read ``data/`` and the chapters at build time, so a page cannot say something else than the record.
 
 A page asks for one style sheet and one script; see ``assets``. Its formulas are typeset when the site is built; see
 ``formulas``. What the builder adds and no page uses is left out.
@@ -22,7 +23,9 @@ from typing import Any
 from sphinx.application import Sphinx
 
 from lib.press import (
+    address,
     assets,
+    citing,
     corrections,
     drawings,
     formulas,
@@ -32,11 +35,12 @@ from lib.press import (
     hooks,
     messages,
     notebooks,
+    release,
     tables,
     teaching,
     tested,
 )
-from lib.press.generated import Generated, anchor, badge, class_of, load, number, raw, title
+from lib.press.generated import Generated, anchor, badge, class_of, load, number, plain, raw, title
 from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
 
@@ -45,6 +49,7 @@ _UNUSED_ASSETS = re.compile(r"thebe|toggle|design|mathjax", re.IGNORECASE)
 _KERNEL_SETTINGS = re.compile(
     r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
 )
+_COLAB_BADGE = re.compile(r'<img alt="Open in Colab"[^>]*>')
 #: What the theme copies into the site and no page loads: icon scripts and fonts, translations, source maps.
 _UNUSED_FILES = (
     "scripts/fontawesome.js*",
@@ -129,6 +134,39 @@ def _rules(verdicts: list[str], chapters: list[str]) -> str:
     return f"<style>{', '.join(hidden)} {{ display: none; }}</style>"
 
 
+class OnColab(Generated):
+    """``on-colab``: which chapters ran on which release of Colab, and whether they came out as stored."""
+
+    def markdown(self) -> list[str]:
+        """One table, and what each release had installed."""
+        runs = {(one["release"], one["backend"], one["chapter"]): one for one in load(notebooks.COLAB_RUNS) or []}
+        columns = sorted({key[:2] for key in runs}, key=lambda key: (key[1] != "tensorflow", key[1], key[0]))
+        names = [release if backend == "tensorflow" else f"{release}, {backend}" for release, backend in columns]
+        lines = [f"| chapter | {' | '.join(names)} |", "|---" * (1 + len(columns)) + "|"]
+        for path in notebooks.chapters():
+            found = [_came_out(runs.get((*column, path.stem)), path) for column in columns]
+            lines.append(f"| [{title(path)}]({path.name}) | {' | '.join(found)} |")
+        told = []
+        for column in columns:
+            newest = max((runs[key] for key in runs if key[:2] == column), key=lambda run: run["date"])
+            had = ", ".join(f"{name} {v}" for name, v in newest["versions"].items() if v and name != "backend")
+            told.append(f"- Colab {' on '.join(column)}, last run on {newest['date']}: {had}.")
+        return [*lines, "", *told] if runs else ["No chapter was run as on Colab yet."]
+
+    def sources(self) -> list[Path]:
+        """The record of the runs, and the chapters, whose change makes a run old."""
+        return [notebooks.COLAB_RUNS, *super().sources()]
+
+
+def _came_out(run: dict[str, Any] | None, path: Path) -> str:
+    """A cell of the table: how many verdicts were the same."""
+    if run is None:
+        return "not run"
+    same, count = run["verdicts"]
+    told = f"{same} of {count} verdicts" + (", differs" if run["differences"] else "")
+    return told if run["fingerprint"] == notebooks.fingerprint(path) else f"{told}, before the last change"
+
+
 def _choice(name: str, options: list[tuple[str, str]]) -> str:
     """Radio buttons of which the first is chosen: values and what stands beside them."""
     buttons = "".join(
@@ -141,6 +179,16 @@ def _choice(name: str, options: list[tuple[str, str]]) -> str:
 def _described(asset: Any) -> str:
     """The name of a style sheet or script, and what a script without a file says."""
     return f"{asset.filename} {asset.attributes.get('body', '')}"
+
+
+def _name_edition(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Tell the templates which version this is, and where a mistake on this page is reported."""
+    version, url = release.version(), address.address()
+    context["book"] = {
+        "version": version,
+        "citing": app.builder.get_relative_uri(page, "book/citing"),
+        "report": citing.report(page, plain(context.get("title", "")), version, url),
+    }
 
 
 def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
@@ -158,6 +206,8 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
         context["script_files"] = []
     # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
     body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
+    # The badge of a notebook is a picture on another server, from which no page loads anything.
+    body = _COLAB_BADGE.sub("Open in Colab", body)
     # "Code of figure 1.1" is the name of a fold; the builder would have it read out as "Toggle hidden content".
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = drawings.in_place(body, {name: Path(app.srcdir, path) for path, name in app.builder.images.items()})
@@ -185,15 +235,21 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("claims", Claims)
     app.add_directive("claim-count", ClaimCount)
     app.add_directive("executions", Executions)
+    app.add_directive("on-colab", OnColab)
+    app.add_directive("citation", citing.Citation)
+    app.add_directive("reporting", citing.Reporting)
+    app.add_directive("editions", citing.Editions)
+    app.add_directive("changes", citing.Changes)
     app.add_directive("corrections", corrections.Corrections)
     app.add_directive("tests", tested.SourcesOfTests)
     app.add_directive("prerequisites", teaching.Prerequisites)
     app.add_directive("workload", teaching.Workload)
     # A change of what makes pages changes every page: the value is part of what Sphinx compares between builds.
-    own = (sys.modules[__name__], assets, cards, corrections, drawings, formulas, front, generated, heads, hooks)
-    modules = (*own, messages, tables, teaching, tested)
+    own = (sys.modules[__name__], assets, cards, citing, corrections, drawings, formulas, front, generated, heads)
+    modules = (*own, hooks, messages, tables, teaching, tested)
     makers = b"".join(Path(module.__file__).read_bytes() for module in modules)
     app.add_config_value("press_version", hashlib.sha256(makers).hexdigest(), "html")
+    app.connect("html-page-context", _name_edition, priority=100)  # the theme renders its parts early
     app.connect("html-page-context", _mend_page, priority=900)
     # The theme writes the colours of code at the end of the build, and extensions copy their files.
     app.connect("build-finished", _finish_files, priority=900)

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nbformat import NotebookNode
 from tqdm import tqdm
 
 from lib.press import execute, notebooks
@@ -116,18 +117,30 @@ def notebook_differences(path: Path, machine: Machine, root: Path, keep: Path | 
             notebook, _ = execute.run(path, file, machine.environment)
         except Exception as error:
             return [Difference(path.stem, [f"it stops: {error}"])]
-        found = [
-            Difference(f"{path.stem}, cell {number}", sentences)
-            for number, sentences in execute.changed_cells(notebooks.read(path), notebook)
-            if machine.cells
-        ]
-        claimed = json.loads(file.read_text(encoding="utf8")) if file.exists() else []
-        if keep is not None and claimed:
+        if keep is not None and file.exists():
             keep.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, keep / f"{path.stem}.json")
-    stored = json.loads(notebooks.claims(path, root).read_text(encoding="utf8"))
-    before, after = ({claim["id"]: claim["verdict"] for claim in claims} for claims in (stored, claimed))
-    return found + [
+        shown = cell_differences(path, notebook) if machine.cells else []
+        return shown + verdict_differences(path, file, root)
+
+
+def cell_differences(path: Path, notebook: NotebookNode) -> list[Difference]:
+    """The cells that show something else than the stored notebook, by meaning."""
+    return [
+        Difference(f"{path.stem}, cell {number}", sentences)
+        for number, sentences in execute.changed_cells(notebooks.read(path), notebook)
+    ]
+
+
+def verdict_differences(path: Path, claimed: Path, root: Path) -> list[Difference]:
+    """The claims whose verdict in the file of a run is not the stored one, or that one side lacks."""
+    before, after = (
+        {claim["id"]: claim["verdict"] for claim in json.loads(file.read_text(encoding="utf8"))}
+        if file.exists()
+        else {}
+        for file in (notebooks.claims(path, root), claimed)
+    )
+    return [
         Difference(f"claim {number}", [f"{before.get(number)} was stored, {after.get(number)} came"])
         for number in sorted(before.keys() | after.keys())
         if before.get(number) != after.get(number)

