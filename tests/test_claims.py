@@ -64,15 +64,36 @@ def test_a_statement_must_say_something():
         Check(" ", 0.1, below(1), 2)
 
 
-def test_refuted_becomes_corrected_only_if_the_replacement_holds(capsys):
-    ledger = Ledger("07-x")
-    good, bad = Check("B.", 1, below(2), 3), Check("B.", 3, below(2), 1)
-    ledger.claim("7.1", "A.", 5, below(1), counterexample=0, replacement=good)
-    ledger.claim("7.2", "A.", 5, below(1), counterexample=0, replacement=bad)
-    ledger.claim("7.3", "A.", 0, below(1), counterexample=5, replacement=good)
-    ledger.claim("7.4", "A.", Estimate(1, 0, 2), below(1), counterexample=5, replacement=good)
+def small(*limits, number=7):
+    """Declarations: claim k is true up to its limit; a pair is of one and of what replaces it."""
+    lines = []
+    for k, limit in enumerate(limits, 1):
+        limit, instead = limit if isinstance(limit, tuple) else (limit, None)
+        lines += [f'["{number}.{k}"]', 'statement = "A."', f"at_most = {limit}", 'source = "book"', ""]
+        if instead is not None:
+            lines += [f'["{number}.{k}".replacement]', 'statement = "B."', f"at_most = {instead}", ""]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def declaring(tmp_path):
+    """A ledger of chapter 7 with declared limits."""
+
+    def ledger(*limits):
+        (tmp_path / "07-x.toml").write_text(small(*limits), encoding="utf8")
+        return Ledger("07-x", tmp_path)
+
+    return ledger
+
+
+def test_refuted_becomes_corrected_only_if_the_replacement_holds(declaring, capsys):
+    ledger = declaring((1, 6), (1, 2), (1, 6), (1, 6))
+    ledger.check("7.1", 5, against=0, instead=4)
+    ledger.check("7.2", 5, against=0, instead=4)
+    ledger.check("7.3", 0, against=7)
+    ledger.check("7.4", Estimate(1, 0, 2), against=7)
     ledger.summary()
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[:-1] == [
         "Claim 7.1 corrected: A. Instead: B.",
         "Claim 7.2 refuted: A.",
         "Claim 7.3 holds: A.",
@@ -81,36 +102,36 @@ def test_refuted_becomes_corrected_only_if_the_replacement_holds(capsys):
     ]
 
 
-def test_one_claim_holds_and_two_hold(capsys):
-    ledger = Ledger("07-x")
+def test_one_claim_holds_and_two_hold(declaring, capsys):
+    ledger = declaring(1, 1)
     for number in ("7.1", "7.2"):
-        ledger.claim(number, "A.", 0, below(1), counterexample=2)
-        capsys.readouterr()
-        ledger.summary()
-    assert capsys.readouterr().out == "2 claims: 2 hold.\n"
+        ledger.check(number, 0, against=2)
+    capsys.readouterr()
+    ledger.summary()
+    assert capsys.readouterr().out == "2 claims: 2 hold.\nNone rests on an interval.\n"
 
 
-def test_numbers_run_without_gaps_and_a_rerun_replaces(capsys):
-    ledger = Ledger("01-x")
-    with pytest.raises(ValueError, match=r"1\.1 to 1\.1 here, got '1\.2'"):
-        ledger.claim("1.2", "A.", 0, below(1), counterexample=2)
-    with pytest.raises(ValueError, match=r"got '2\.1'"):
-        ledger.claim("2.1", "A.", 0, below(1), counterexample=2)
+def test_claims_are_checked_in_turn_and_a_rerun_replaces(declaring, capsys):
+    ledger = declaring(1, 1)
+    with pytest.raises(ValueError, match=r"7\.1 to 7\.1 here, got '7\.2'"):
+        ledger.check("7.2", 0, against=2)
     for _ in range(2):
-        ledger.claim("1.1", "A.", 0, below(1), counterexample=2)
+        ledger.check("7.1", 0, against=2)
     assert len(ledger.claims) == 1
-    assert capsys.readouterr().out == "Claim 1.1 holds: A.\n" * 2
+    assert capsys.readouterr().out == "Claim 7.1 holds: A.\n" * 2
 
 
-def test_a_chapter_begins_with_its_number():
-    with pytest.raises(ValueError, match="chapter"):
+def test_a_chapter_begins_with_its_number_and_declares_its_claims(tmp_path):
+    with pytest.raises(ValueError, match="chapter must begin with its number"):
         Ledger("angles")
+    with pytest.raises(FileNotFoundError, match="chapter '01-x' must declare its claims in"):
+        Ledger("01-x", tmp_path)
 
 
-def test_the_summary_hands_over_a_record_only_when_asked(tmp_path, monkeypatch, capsys):
-    ledger = Ledger("01-x")
-    ledger.claim("1.1", "A.", Estimate(0.5, 0.4, 0.6), below(1), counterexample=2)
-    ledger.claim("1.2", "B.", 5, above(9), counterexample=9, replacement=Check("C.", 1, within(1, 0), 2))
+def test_the_summary_hands_over_a_record_only_when_asked(declaring, tmp_path, monkeypatch, capsys):
+    ledger = declaring(1, (4, 6))
+    ledger.check("7.1", Estimate(0.5, 0.4, 0.6), against=2)
+    ledger.check("7.2", 5, against=0, instead=4.5)
     file = tmp_path / "claims.json"
     monkeypatch.delenv(claims.RECORD_VARIABLE, raising=False)
     ledger.summary()
@@ -119,7 +140,7 @@ def test_the_summary_hands_over_a_record_only_when_asked(tmp_path, monkeypatch, 
     ledger.summary()
     first, second = json.loads(file.read_text(encoding="utf8"))
     assert first == {
-        "id": "1.1",
+        "id": "7.1",
         "statement": "A.",
         "verdict": "holds",
         "value": 0.5,
@@ -129,22 +150,22 @@ def test_the_summary_hands_over_a_record_only_when_asked(tmp_path, monkeypatch, 
         "tier": "live",
         "device": measure.device().name,
         "unit": "",
-        "source": "",
+        "source": "book",
         "setting": "",
         "evidence": "",
     }
-    assert (second["verdict"], second["statement"]) == ("corrected", "B. Instead: C.")
+    assert (second["verdict"], second["statement"]) == ("corrected", "A. Instead: B.")
     assert second["replacement"]["verdict"] == "holds"
-    assert capsys.readouterr().out.endswith("2 claims: 1 holds, 1 corrected.\n")
+    assert "2 claims: 1 holds, 1 corrected.\n" in capsys.readouterr().out
 
 
-def test_a_recorded_claim_names_its_tier_and_device(capsys):
+def test_a_recorded_claim_names_its_tier_and_device(declaring, capsys):
     class Record:
         scale = "gpu"
         device = measure.device()
 
-    ledger = Ledger("01-x")
-    ledger.claim("1.1", "A.", 0, below(1), counterexample=2, record=Record())
+    ledger = declaring(1)
+    ledger.check("7.1", 0, against=2, record=Record())
     assert (ledger.claims[0].tier, ledger.claims[0].device) == ("recorded on GPU", measure.device().name)
     assert capsys.readouterr().out
 
@@ -362,9 +383,10 @@ def test_a_card_without_styles_and_drawings_reads_as_sentences(capsys, ledger):
     assert capsys.readouterr().out
 
 
-def test_a_card_escapes_what_it_shows(capsys):
-    ledger = Ledger("01-x")
-    ledger.claim("1.1", "0 < 1 & 2.", 0, below(1), counterexample=2)
+def test_a_card_escapes_what_it_shows(tmp_path, capsys):
+    (tmp_path / "07-x.toml").write_text(small(1).replace("A.", "0 < 1 & 2."), encoding="utf8")
+    ledger = Ledger("07-x", tmp_path)
+    ledger.check("7.1", 0, against=2)
     assert "0 &lt; 1 &amp; 2." in ledger.claims[0]._repr_html_()
     assert capsys.readouterr().out
 

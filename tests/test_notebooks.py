@@ -12,9 +12,6 @@ from lib.workbench.claims import declared
 
 ROOT = notebooks.ROOT
 CHAPTERS = notebooks.chapters()
-#: Chapters in the shape of the second edition; the others follow.
-REWRITTEN = [path for path in CHAPTERS if (ROOT / "data" / "claims" / f"{path.stem}.toml").exists()]
-every_rewritten_chapter = pytest.mark.parametrize("path", REWRITTEN, ids=lambda path: path.stem)
 every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
@@ -127,7 +124,7 @@ def test_every_figure_has_alternative_text_of_its_own(path):
     assert len(set(alts)) == len(alts)
 
 
-@every_rewritten_chapter
+@every_chapter
 def test_figures_are_numbered_in_order_and_have_a_caption(path):
     number = str(int(path.stem.split("-")[0]))
     found = []
@@ -150,7 +147,7 @@ def test_figures_are_numbered_in_order_and_have_a_caption(path):
     assert all(len(caption.split()) >= 12 for caption in found)
 
 
-@every_rewritten_chapter
+@every_chapter
 def test_a_reader_sees_ideas_and_little_code(path):
     notebook = notebooks.read(path)
     lines = [len([line for line in cell.source.split("\n") if line.strip()]) for cell in notebooks.seen(notebook)]
@@ -165,12 +162,12 @@ def test_a_reader_sees_ideas_and_little_code(path):
             assert cell.metadata["mystnb"]["code_prompt_show"].startswith("Code of ")
 
 
-@every_rewritten_chapter
+@every_chapter
 def test_a_chapter_makes_at_most_twelve_claims(path):
     assert 1 <= len(declared(path.stem)) <= 12
 
 
-@every_rewritten_chapter
+@every_chapter
 def test_the_first_figure_comes_before_the_first_heading(path):
     cells = [
         cell for cell in notebooks.read(path).cells[2:] if {"setup", "imports"}.isdisjoint(notebooks.tags(cell))
@@ -180,7 +177,7 @@ def test_the_first_figure_comes_before_the_first_heading(path):
     assert len(re.findall(r"^\d\. ", cells[1].source, re.M)) == 3
 
 
-@every_rewritten_chapter
+@every_chapter
 def test_nothing_in_sight_gives_an_answer_away(path):
     sheet = importlib.import_module(f"lib.experiments.{path.stem.split('-')[1]}.exercises").SHEET
     cells = [cell for cell in notebooks.read(path).cells if {"solution"}.isdisjoint(notebooks.tags(cell))]
@@ -195,19 +192,13 @@ def test_nothing_in_sight_gives_an_answer_away(path):
     assert [problem.level for problem in sheet.exercises.values()][-1] == "research"
 
 
-def lines_of_claims(source: str) -> int:
-    """Lines that register claims: statements and bands, which a reader reads as text."""
-    calls = [node for node in ast.parse(source).body if ast.unparse(node).startswith("claims.claim(")]
-    return sum(node.end_lineno - node.lineno + 1 for node in calls)
-
-
 @every_chapter
 def test_cells_stay_short(path):
     sources = [cell.source for cell in notebooks.code(notebooks.read(path))]
     lines = [len([line for line in source.split("\n") if line.strip()]) for source in sources]
     assert max(lines) <= 25
     assert sorted(lines)[len(lines) // 2] <= 10
-    assert sum(lines) - sum(map(lines_of_claims, sources)) <= 250
+    assert sum(lines) <= 250
 
 
 @every_chapter
@@ -225,9 +216,7 @@ def test_a_notebook_reads_the_same_everywhere(path):
 def test_every_chapter_has_the_same_shape(path):
     headings = re.findall(r"^## (.+)$", prose(path), re.M)
     assert headings[0] == "The question"
-    last = ["Claims", "Summary"] if path in REWRITTEN else ["Claims"]
-    last += ["Beyond the article", "Exercises", "Sources"]
-    assert headings[-len(last) :] == last
+    assert headings[-5:] == ["Claims", "Summary", "Beyond the article", "Exercises", "Sources"]
     first, cost, setup = notebooks.read(path).cells[:3]
     assert re.fullmatch(r"# .+\n\n.+", first.source), "title and one-sentence thesis"
     assert notebooks.COST in notebooks.tags(cost)
@@ -265,18 +254,6 @@ def test_numbered_formulas_are_counted_without_gaps_and_referred_to_correctly(pa
     tags = re.findall(r"\\tag\{(.+?)\}", text)
     assert tags == [f"{number}.{k}" for k in range(1, len(tags) + 1)]
     assert {f"({ref})" for ref in re.findall(rf"\(({number}\.\d+)\)", text)} <= {f"({tag})" for tag in tags}
-
-
-@pytest.mark.parametrize("path", sorted({*CHAPTERS} - {*REWRITTEN}), ids=lambda path: path.stem)
-def test_exercises_are_three_to_six_each_with_a_folded_solution(path):
-    cells = notebooks.read(path).cells
-    questions = re.findall(r"^\*\*Exercise (\S+)\.\*\*", prose(path), re.M)
-    solutions = [cell for cell in cells if notebooks.SOLUTION in notebooks.tags(cell)]
-    assert 3 <= len(questions) == len(solutions) <= 6
-    for cell in solutions:
-        assert cell.metadata["jupyter"]["source_hidden"] is True
-        assert cell.metadata["cellView"] == "form"
-        assert cell.outputs[-1].text.rstrip().endswith("right.")
 
 
 @every_chapter

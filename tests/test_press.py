@@ -35,6 +35,14 @@ def chapter(folder: Path, *sources: str, tags: dict[int, list[str]] | None = Non
     return path
 
 
+def declare(folder: Path, statement: str) -> None:
+    """The declaration of the chapter's only claim."""
+    file = folder / "data" / "claims" / "01-angles.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = ['["1.1"]', f'statement = "{statement}"', "at_most = 1", "counterexample = 2", 'source = "book"']
+    file.write_text("\n".join(table), encoding="utf8")
+
+
 # Notebooks ------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +96,7 @@ def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_set
     shutil.copytree(
         ROOT / "lib" / "workbench", tmp_path / "lib" / "workbench", ignore=shutil.ignore_patterns("__py*")
     )
-    sources = ["print('setup')", "from lib.workbench import exercises"]
+    sources = ["print('setup')", "from lib.workbench import palette"]
     path = chapter(tmp_path, *sources, tags={0: ["setup"]})
     first = notebooks.fingerprint(path, tmp_path)
 
@@ -102,7 +110,7 @@ def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_set
     notebook.cells[3].source += "\n1"
     notebooks.write(path, notebook)
     changed["code"] = notebooks.fingerprint(path, tmp_path)
-    module = tmp_path / "lib" / "workbench" / "exercises.py"
+    module = tmp_path / "lib" / "workbench" / "palette.py"
     module.write_text(module.read_text(encoding="utf8") + "\n")
     changed["import"] = notebooks.fingerprint(path, tmp_path)
     record = notebooks.measured(path, tmp_path) / "run.cpu.json"
@@ -119,11 +127,13 @@ def test_the_fingerprint_sees_code_imports_and_records_but_neither_prose_nor_set
 
 def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
     sources = [
-        f"{IMPORTABLE}import time\nfrom lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
-        "ledger.claim('1.1', 'A.', 0.5, below(1), counterexample=2)",
+        f"{IMPORTABLE}import pathlib, time\nfrom lib.workbench.claims import Ledger\n"
+        "ledger = Ledger('01-angles', pathlib.Path('../data/claims'))",
+        "ledger.check('1.1', 0.5)",
         "print(time.time())\nledger.summary()",
     ]
     path = chapter(tmp_path, *sources, tags={2: ["nbval-ignore-output"]})
+    declare(tmp_path, "A.")
     assert execute.execute(path, tmp_path) == "stored"
     record = notebooks.measured(path, tmp_path) / "execution.cpu.json"
     stored = {file: file.read_bytes() for file in (path, record, notebooks.claims(path, tmp_path))}

@@ -123,15 +123,6 @@ def test_in_another_setting_nobody_is_wrong(records):
     assert "What holds here:</b> It is not so" in text
 
 
-@pytest.mark.usefixtures("records")
-def test_claims_that_do_not_say_whose_they_are_are_nobodys_correction():
-    text = markdown(Corrections)
-    assert text.startswith("**0 statements of 0 articles:** 0 wrong, 0 right.")
-    assert "do not say whose statements they are: chapter 1." in text
-    assert "claim-1-1" not in text
-    assert "without their sources: the claims of chapter 1." in markdown(Claims)
-
-
 def test_the_page_of_corrections_is_reached_from_the_front_and_from_the_claims():
     book = notebooks.ROOT / "book"
     assert all("(corrections.md)" in (book / page).read_text(encoding="utf8") for page in ("index.md", "claims.md"))

@@ -46,13 +46,17 @@ def book(tmp_path):
     sources = [
         "import os, sys\nsys.path.insert(0, '..')\nodd = float(os.environ.get('ODD', '0'))",
         "print(odd)",
-        "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
-        "ledger.claim('1.1', 'A.', odd, below(1), counterexample=2 if odd < 1 else 0)\nledger.summary()",
+        "import pathlib\nfrom lib.workbench.claims import Ledger\n"
+        "ledger = Ledger('01-angles', pathlib.Path('../data/claims'))",
+        "ledger.check('1.1', odd, against=2 if odd < 1 else 0)\nledger.summary()",
         "assert odd < 3",
     ]
     (tmp_path / "book").mkdir()
     (tmp_path / "lib").symlink_to(ROOT / "lib")
     cells = [new_markdown_cell("# Title"), *(new_code_cell(source) for source in sources)]
+    declared = tmp_path / "data" / "claims" / "01-angles.toml"
+    declared.parent.mkdir(parents=True)
+    declared.write_text('["1.1"]\nstatement = "A."\nat_most = 1\nsource = "book"\n', encoding="utf8")
     path = tmp_path / "book" / "01-angles.ipynb"
     notebooks.write(path, new_notebook(cells=cells))
     assert execute.execute(path, tmp_path) == "stored"

@@ -1,7 +1,6 @@
 """The page of corrections: what the articles got wrong, and right.
 
-It lists the claims that are declared as an article's statement, and nothing else: of a chapter that has not
-declared whose its statements are, nobody can say that the article made them.
+It lists the claims that are declared as an article's statement, and nothing else.
 """
 
 from __future__ import annotations
@@ -30,18 +29,6 @@ def of_articles(path: Path) -> list[dict[str, Any]]:
     return [claim for claim in load(notebooks.claims(path)) or [] if claim.get("source", "").startswith("article")]
 
 
-def declares(path: Path) -> bool:
-    """Whether the chapter says of every claim whose it is."""
-    claims = load(notebooks.claims(path)) or []
-    return bool(claims) and all(claim.get("source") for claim in claims)
-
-
-def waiting(before: str) -> list[str]:
-    """A paragraph that names the chapters whose claims do not say whose they are; nothing if all do."""
-    found = [number(path) for path in notebooks.chapters() if load(notebooks.claims(path)) and not declares(path)]
-    return [f"{before} chapter{'s' * (len(found) != 1)} {', '.join(found)}.", ""] if found else []
-
-
 def article(path: Path) -> str:
     """The address of the article behind a chapter: the first that its sources name.
 
@@ -60,8 +47,7 @@ class Corrections(Generated):
 
     def markdown(self) -> list[str]:
         """A sentence that counts, then a part for the wrong, the right and the open."""
-        chapters = [path for path in notebooks.chapters() if declares(path)]
-        found = {path: of_articles(path) for path in chapters}
+        found = {path: of_articles(path) for path in notebooks.chapters()}
         claims = [claim for one in found.values() for claim in one]
         numbers = [sum(claim["verdict"] in verdicts for claim in claims) for _, verdicts, _ in PARTS]
         counts = [f"{n} {told}" for (k, n), (*_, told) in zip(enumerate(numbers), PARTS, strict=True) if n or k < 2]
@@ -71,7 +57,6 @@ class Corrections(Generated):
             f"{', '.join(counts)}.",
             "",
         ]
-        lines += waiting("Not listed yet, because their [claims](claims.md) do not say whose statements they are:")
         for k, (heading, verdicts, _) in enumerate(PARTS):
             listed = [(path, claim) for path, one in found.items() for claim in one if claim["verdict"] in verdicts]
             if listed or k < 2:

@@ -137,8 +137,8 @@ def imported_files(source: str, root: Path = ROOT) -> set[Path]:
     """The files of ``lib`` that a piece of Python imports, directly or through each other.
 
     Example:
-        >>> sorted(path.name for path in imported_files("from lib.workbench import exercises"))
-        ['__init__.py', '__init__.py', 'exercises.py']
+        >>> sorted(path.name for path in imported_files("from lib.workbench import palette"))
+        ['__init__.py', '__init__.py', 'palette.py']
     """
     found: set[Path] = set()
     waiting = [(source, "")]
@@ -182,7 +182,7 @@ def _files_of(name: str, root: Path) -> set[Path]:
 
 
 def fingerprint(path: Path, root: Path = ROOT) -> str:
-    """Hash of everything that decides a notebook's outputs: its code, the code it imports, its recorded runs.
+    """Hash of everything that decides a notebook's outputs: code, imported code, declared claims, recorded runs.
 
     Args:
         path: the notebook.
@@ -195,6 +195,7 @@ def fingerprint(path: Path, root: Path = ROOT) -> str:
     cells = [cell.source for cell in code(read(path))]
     files = imported_files("\n".join(cells), root)
     files |= {file for file in measured(path, root).glob("*.json") if not file.name.startswith("execution.")}
+    files |= {file for file in [claims(path, root).with_suffix(".toml")] if file.exists()}
     digest = hashlib.sha256("\0".join(cells).encode())
     for file in sorted(files):
         digest.update(f"\0{file.relative_to(root).as_posix()}\0".encode())

@@ -91,9 +91,6 @@ class Claims(Generated):
         lines += raw(_choice("verdict", [("all", f"all ({sum(count.values())})"), *verdicts]))
         lines += raw(_choice("chapter", [("all", "all"), *zip(numbers, numbers, strict=True)]))
         lines += raw('<p><output class="shown"></output></p>')  # a script says how many cards are shown
-        lines += corrections.waiting(
-            "Not declared before they were measured, and without their sources: the claims of"
-        )
         for path, claims in rows.items():
             if claims:
                 shown = "\n".join(cards.card(claim, anchor(path, claim["id"])) for claim in claims)

@@ -112,8 +112,8 @@ class Declared:
         statement: one sentence that names its threshold.
         band: the values for which it is true.
         unit: of the value, such as ``"of 10,000 pairs"``; empty for a plain number.
-        source: whose statement it is: ``"article"``, ``"book"``, or a paper with its section; empty where a chapter
-            has not declared its claims yet.
+        source: whose statement it is: ``"article"``, ``"book"``, or a paper with its section; empty in a
+            replacement, which is the book's.
         setting: how our setting differs from the source's, half a sentence; empty where it does not, or in
             mathematics.
         evidence: what kind of evidence decides, such as ``"10 seeds, t-interval"``.
@@ -161,14 +161,15 @@ class Declared:
 
 
 def declared(chapter: str, folder: Path = FOLDER) -> dict[str, Declared]:
-    """The claims that a chapter declares, by number; none if it has no file of declarations.
+    """The claims that a chapter declares, by number.
 
     Raises:
+        FileNotFoundError: it has no file of declarations.
         ValueError: the numbers do not run from 1 without a gap, or a claim is not whole.
     """
     path = folder / f"{chapter}.toml"
     if not path.exists():
-        return {}
+        raise FileNotFoundError(f"chapter {chapter!r} must declare its claims in {path}")
     tables = tomllib.loads(path.read_text(encoding="utf8"))
     number = int(chapter.split("-")[0])
     if [*tables] != [f"{number}.{k}" for k in range(1, len(tables) + 1)]:
@@ -297,19 +298,33 @@ class Claim:
 
 
 class Ledger:
-    """The claims of one chapter, in their order.
+    '''The claims of one chapter, in their order.
 
     Args:
         chapter: the chapter's file name without ending, such as ``"01-angles"``.
         folder: where its declarations lie.
 
+    Raises:
+        ValueError: the chapter does not begin with its number, or what it declares is not whole.
+        FileNotFoundError: it declares nothing.
+
     Example:
-        >>> ledger = Ledger("10-squares")
-        >>> ledger.claim("10.1", "A square has four sides.", 4, within(4, 0), counterexample=5)
-        Claim 10.1 holds: A square has four sides.
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> file = folder / "10-squares.toml"
+        >>> _ = file.write_text("""["10.1"]
+        ... statement = "A square has 4 sides."
+        ... within = [4, 0]
+        ... counterexample = 5
+        ... source = "book"
+        ... """)
+        >>> ledger = Ledger("10-squares", folder)
+        >>> ledger.check("10.1", 4)
+        Claim 10.1 holds: A square has 4 sides.
         >>> ledger.summary()
         1 claim: 1 holds.
-    """
+        None rests on an interval.
+    '''
 
     def __init__(self, chapter: str, folder: Path = FOLDER) -> None:
         number = chapter.split("-")[0]
@@ -356,21 +371,6 @@ class Ledger:
             other = Check(other.statement, check.measured if instead is None else instead, other.band, wrong)
         self._register(claim, check, other, record)
 
-    def claim(
-        self,
-        number: str,
-        statement: str,
-        measured: measure.Estimate | float,
-        band: Band,
-        *,
-        counterexample: float,
-        replacement: Check | None = None,
-        record: records.Record | None = None,
-    ) -> None:
-        """Declare the next claim and judge it at once; arguments as in `check` and `Check`."""
-        check = Check(statement, measured, band, counterexample)
-        self._register(Declared(number, statement, band), check, replacement, record)
-
     def _register(
         self, claim: Declared, check: Check, replacement: Check | None, record: records.Record | None
     ) -> None:
@@ -386,7 +386,7 @@ class Ledger:
         display(made)
 
     def summary(self) -> None:
-        """Print how many claims there are of each verdict, and of declared ones what Holm's correction leaves.
+        """Print how many claims there are of each verdict, and what Holm's correction leaves of them.
 
         Both are lines to be compared: they hold no measured number. A chapter makes many claims, and one in
         twenty intervals misses. So the claims that rest on intervals are judged once more, together, by
@@ -397,7 +397,7 @@ class Ledger:
         Raises:
             ValueError: a declared claim was not checked.
         """
-        if self.declared and len(self.claims) != len(self.declared):
+        if len(self.claims) != len(self.declared):
             missing = [name for name in self.declared if name not in {claim.id for claim in self.claims}]
             raise ValueError(f"declared and not checked: {', '.join(missing)}")
         if path := os.environ.get(RECORD_VARIABLE):
@@ -407,8 +407,7 @@ class Ledger:
             count["hold"] = count.pop("holds")
         told = ", ".join(f"{count[verdict]} {verdict}" for verdict in ("hold", *VERDICTS) if count[verdict])
         print(f"{len(self.claims)} claim{'s' * (len(self.claims) != 1)}: {told}.")
-        if self.declared:
-            print(_multiplicity({claim.id: claim.p_value for claim in self.claims}))
+        print(_multiplicity({claim.id: claim.p_value for claim in self.claims}))
 
 
 def _multiplicity(p_values: Mapping[str, float | None]) -> str:
