@@ -57,7 +57,7 @@ def is_known(x: Tensor) -> bool:
 
 
 def all_of(flags: Tensor, axis: tuple[int, ...] | None = None) -> Tensor:
-    """``keras.ops.all``, by counting what is False: XLA on a CPU vectorises sums, but no reduction of booleans.
+    """``keras.ops.all``, by counting what is False: XLA on a CPU vectorizes sums, but no reduction of booleans.
 
     Args:
         flags: Booleans.

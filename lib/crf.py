@@ -86,7 +86,7 @@ class CRF(Head):
     """
 
     def potentials(self, emissions: Tensor, mask: Tensor | None = None) -> Potentials:
-        """The chain whose normalised distribution is P(y): these emissions and the scores of the layer."""
+        """The chain whose normalized distribution is P(y): these emissions and the scores of the layer."""
         return checked(emissions, self.transitions, mask=mask, start=self.start, end=self.end)
 
     def log_likelihood(self, tags: Tensor, emissions: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -153,7 +153,7 @@ def test_the_article_also_finds_a_token_in_the_unknown_word_before_it():
     assert align(text, tokens) == [None, (6, 10)]
 
 
-# --- normalisation --------------------------------------------------------------------------------------------
+# --- normalization --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lower", [True, False])
@@ -246,7 +246,7 @@ def assert_exact(text, tokens, offsets, **options):
             assert len(normal(overlap[0])) > 1
             assert normal(overlap[1:]) == ""
             is_shared[i] = True
-    # Normalised, the characters of a span are the token.
+    # Normalized, the characters of a span are the token.
     for i, (token, span) in enumerate(found):
         piece, raw = token.removeprefix("##"), normal(text[slice(*span)])
         assert token == "[UNK]" or piece == raw or (piece in raw and (is_shared[i] or is_shared[i + 1]))

@@ -35,7 +35,7 @@ def test_all_paths_are_all_and_in_order():
 
 
 def test_the_models_share_their_numerator_and_differ_in_their_denominators():
-    """By hand: s(y) minus log Z, minus a normaliser a step given the tag before, or given the tag after."""
+    """By hand: s(y) minus log Z, minus a normalizer a step given the tag before, or given the tag after."""
     paths = models.all_paths(4, 3)
     score = np.array(
         [sum(F[k, y[k]] for k in range(4)) + sum(G[y[k - 1], y[k]] for k in range(1, 4)) for y in paths]

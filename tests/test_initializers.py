@@ -306,7 +306,7 @@ def test_a_serialised_layer_starts_from_the_same_kernel(initializer):
     np.testing.assert_array_equal(array(layer.kernel), array(copy.kernel))
 
 
-def test_a_seed_generator_survives_serialisation():
+def test_a_seed_generator_survives_serialization():
     stream = Scaled(seed=keras.random.SeedGenerator(5))
     copy = Scaled.from_config(stream.get_config())
     again = copy.clone()

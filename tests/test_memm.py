@@ -183,10 +183,10 @@ def test_crf_and_memm_share_their_numerator_and_differ_in_a_normaliser_that_know
     c = Chains(3, batch=2)
     f, n = c.f[0], 6
     for tags in itertools.islice(itertools.product(range(3), repeat=n), 0, None, 50):
-        normaliser = np.logaddexp.reduce(f[0])
-        normaliser += sum(np.logaddexp.reduce(c.g[tags[k - 1]] + f[k]) for k in range(1, n))
+        normalizer = np.logaddexp.reduce(f[0])
+        normalizer += sum(np.logaddexp.reduce(c.g[tags[k - 1]] + f[k]) for k in range(1, n))
         score = float(chain.sequence_score([tags], f[None], c.g)[0])
-        assert score - float(log_likelihood([tags], f[None], c.g)[0]) == pytest.approx(normaliser, rel=1e-5)
+        assert score - float(log_likelihood([tags], f[None], c.g)[0]) == pytest.approx(normalizer, rel=1e-5)
 
 
 def test_a_tag_with_one_successor_ignores_the_observation_and_teaches_it_nothing():
@@ -323,11 +323,11 @@ def three_decoders():
 
 
 @pytest.mark.parametrize(
-    ("emission", "transition", "unnormalised", "step_by_step"),
+    ("emission", "transition", "unnormalized", "step_by_step"),
     [(1, 1, 0.28, 0.20), (3, 1, 0.15, 0.047), (6, 1, 0.085, 0.011), (3, 3, 0.35, 0.073)],
 )
 def test_viterbi_without_the_normalisers_gets_a_large_share_of_tokens_wrong(
-    emission, transition, unnormalised, step_by_step
+    emission, transition, unnormalized, step_by_step
 ):
     """Four tags, 20 steps, Gaussian scores of these deviations: the share of tokens that differ from the best."""
     rng = np.random.default_rng(0)
@@ -337,7 +337,7 @@ def test_viterbi_without_the_normalisers_gets_a_large_share_of_tokens_wrong(
         best, without, one_by_one = (array(tags) for tags in three_decoders()(tensor(f), tensor(g)))
         wrong.append(np.mean(without != best))
         hasty.append(np.mean(one_by_one != best))
-    assert np.mean(wrong) == pytest.approx(unnormalised, abs=4 * np.std(wrong) / math.sqrt(40))
+    assert np.mean(wrong) == pytest.approx(unnormalized, abs=4 * np.std(wrong) / math.sqrt(40))
     assert np.mean(hasty) == pytest.approx(step_by_step, abs=4 * np.std(hasty) / math.sqrt(40))
 
 

@@ -39,7 +39,7 @@ def bare(checkout, tmp_path) -> Path:
 
 
 def test_every_setup_cell_fetches_the_book_on_colab_and_may_run_twice(checkout, bare, tmp_path):
-    setups = {notebooks.read(path).cells[2].source for path in notebooks.chapters(checkout)}
+    setups = {notebooks.read(path).cells[2].source for path in notebooks.every(checkout)}
     assert len(setups) == 1
     setup = setups.pop()
     probe = "\nimport lib, os\nprint(lib.__file__, os.getcwd(), 'colab' in dir())"

@@ -401,20 +401,7 @@ def test_every_experiment_is_planned(keras, monkeypatch, tmp_path):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize(
-    "idea",
-    [
-        *("initializers", "memm", "attention", "recompute"),
-        pytest.param(
-            "theseus",
-            marks=pytest.mark.xfail(
-                os.environ.get("KERAS_BACKEND") == "jax",
-                reason="its pictures assign zeros like a variable, of which JAX knows no type",
-                strict=False,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("idea", ["initializers", "memm", "attention", "recompute", "theseus"])
 def test_the_runs_record_on_a_stand_in_device(idea, keras, monkeypatch, tmp_path):
     """The same code as on an accelerator, with the last case of each run made tiny."""
     from lib.experiments.recompute import batches

@@ -97,7 +97,7 @@ def test_the_contents_say_where_chapters_begin(tmp_path, monkeypatch):
     (folder / "book").mkdir(parents=True)
     for name, html in PAGES.items():
         (folder / f"{name}.html").write_text(html)
-    (folder / "book" / "index.html").write_text('<p id="pdf"></p>')
+    (folder / "book" / "index.html").write_text('<p id="pdf" hidden></p>')
     file = folder / pdf.FILE.name
     assert pdf.build(file, tmp_path) == 4  # title, contents, two chapters
     title, contents, first, second = (page.extract_text() for page in PdfReader(file).pages)

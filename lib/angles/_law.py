@@ -5,7 +5,7 @@ keeping both loses none. All probabilities come from one function, the tail
 
     P(cos Θ ≥ c) = ½ I_{s²}((n−1)/2, ½),    c ≥ 0,
 
-with I the regularised incomplete beta function.
+with I the regularized incomplete beta function.
 """
 
 import numpy as np

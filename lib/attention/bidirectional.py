@@ -16,7 +16,7 @@ the inputs, the outputs, the state, and one factor a query. Only φ is different
 the gradient are those of the formulas above in one tile.
 
 Here too stands what the causal forms of :mod:`lib.attention.chunkwise` share with this one: how outputs are
-normalised, and when weights are computed by their logarithms.
+normalized, and when weights are computed by their logarithms.
 
 Source: Shen et al. 2018 (arXiv 1812.01243); Katharopoulos et al. 2020 (arXiv 2006.16236), section 3.2.
 """
@@ -71,7 +71,7 @@ class State(NamedTuple):
         S: Σ φ(k) vᵀ, or as a causal form rewrites it, (batch, heads, features, values).
         z: Σ φ(k), likewise, (batch, heads, features); 0 unless outputs are divided by their sum.
         level: The largest logarithm of a feature of a key, (batch, heads); unused for other features.
-        form: A number for what wrote the state: feature map, normalisation and gates. Another form must not go on
+        form: A number for what wrote the state: feature map, normalization and gates. Another form must not go on
             from it. Integers, (batch,).
     """
 

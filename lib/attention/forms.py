@@ -323,7 +323,7 @@ class Linear(Form):
 
 
 class Retention(Linear):
-    """A state that fades at a fixed rate a head. As all that follow: causal, no feature map, outputs normalised."""
+    """A state that fades at a fixed rate a head. As all that follow: causal, no feature map, outputs normalized."""
 
     causal, normalizations = (True,), ("rms", None)
 

@@ -258,7 +258,7 @@ def linear_attention(
 
     Raises:
         ValueError: A shape does not fit; an option is unknown; a function gives negative features though they are
-            to be normalised by their sum. Compiled code, which can raise no error for values, gives NaN.
+            to be normalized by their sum. Compiled code, which can raise no error for values, gives NaN.
 
     Source: Katharopoulos et al. 2020 (arXiv 2006.16236); the chunks: Hua et al. 2022 (arXiv 2202.10447), section
     3.2; ``"rms"``: Qin et al. 2022 (arXiv 2210.10340).

@@ -1,4 +1,4 @@
-"""What the BERT normaliser of ``tokenizers`` 0.23 takes a character for.
+"""What the BERT normalizer of ``tokenizers`` 0.23 takes a character for.
 
 Its categories are those of Unicode 8 (2015), its lower case is that of Unicode 17; Python has another version. So
 they stand here in full, as ranges of code points in hexadecimal notation.

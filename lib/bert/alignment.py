@@ -1,16 +1,16 @@
 """From the tokens of a BERT back to the characters of the raw text, exactly.
 
-A BERT reads a normalised text: lower-cased, without accents (NFD, then no combining marks), without control
+A BERT reads a normalized text: lower-cased, without accents (NFD, then no combining marks), without control
 characters, every space a plain one. So a token need not occur in the raw text, and its place there has to be
-carried along. Here each raw character is normalised by itself, and what it becomes remembers where it came from::
+carried along. Here each raw character is normalized by itself, and what it becomes remembers where it came from::
 
     raw         İ s t a n b u l   U ◌̈ n a l          U and its diaeresis may be one character or two
-    normalised  i s t a n b u l   u   n a l
+    normalized  i s t a n b u l   u   n a l
 
 Lower-casing the whole text before its characters are counted goes wrong: "İ".lower() is two characters, and all
 that follow would be one place off.
 
-    :func:`normalize`       text → normalised text and the raw character of each of its characters
+    :func:`normalize`       text → normalized text and the raw character of each of its characters
     :func:`align`           tokens → spans of raw characters
     :func:`token_span`      raw characters → the tokens that cover them
     :func:`character_span`  tokens → the raw characters that they cover
@@ -40,10 +40,10 @@ SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 
 
 class Normalized(NamedTuple):
-    """A normalised text that knows its raw one.
+    """A normalized text that knows its raw one.
 
     Attributes:
-        text: the normalised text.
+        text: the normalized text.
         origins: for each character of ``text`` the raw character that it came from; never decreasing.
         ends: for each character of ``text`` the end of its span of raw characters: its origin and the combining
             marks after it that were dropped.
@@ -54,7 +54,7 @@ class Normalized(NamedTuple):
     ends: tuple[int, ...]
 
     def raw(self, start: int, end: int) -> tuple[int, int]:
-        """The span of raw characters that normalised characters ``start`` to ``end`` − 1 came from.
+        """The span of raw characters that normalized characters ``start`` to ``end`` − 1 came from.
 
         It includes dropped combining marks after the last character, as the reader sees them on it, and whatever
         was deleted between the first and the last, but no control characters around them.
@@ -67,7 +67,7 @@ class Normalized(NamedTuple):
 
 
 def normalize(text: str, *, lower: bool = True, strip_accents: bool = True) -> Normalized:
-    r"""Normalises as BERT does, one raw character at a time.
+    r"""Normalizes as BERT does, one raw character at a time.
 
     In this order: control, format and private characters and U+FFFD are deleted, a line break or any other space
     becomes " ", a character is decomposed (NFD) and its combining marks (category Mn) are dropped, the rest is
@@ -83,7 +83,7 @@ def normalize(text: str, *, lower: bool = True, strip_accents: bool = True) -> N
         strip_accents: whether to decompose and drop combining marks.
 
     Returns:
-        The normalised text with the places it came from.
+        The normalized text with the places it came from.
 
     Raises:
         ValueError: ``text`` is not a text.
@@ -123,7 +123,7 @@ def align(
 ) -> list[tuple[int, int] | None]:
     """The raw characters of each token.
 
-    No token is searched for. After the spaces that follow the last token, the normalised text must go on with the
+    No token is searched for. After the spaces that follow the last token, the normalized text must go on with the
     next one: a tokenizer leaves nothing else out. An unknown token stands for a whole word, as in WordPiece: a
     punctuation mark, a Chinese character, or all up to the next of these or a space. So a known token is found in
     its place even if the unknown word before it contains it.
@@ -141,12 +141,12 @@ def align(
 
     Returns:
         For each token its span (start, end) of raw characters, or None. Spans are in order and disjoint, except
-        that tokens which share one raw character ("한" may give three) each get this character. Normalised, the
+        that tokens which share one raw character ("한" may give three) each get this character. Normalized, the
         characters of a span are the token, or contain it if it shares one.
 
     Raises:
         ValueError: ``text`` is not a text, or ``tokens`` no list of texts; the text does not go on with a token,
-            since the tokenizer normalises in another way, or tokens were masked or left out.
+            since the tokenizer normalizes in another way, or tokens were masked or left out.
 
     Example:
         >>> raw = "İstanbul Ünal"
@@ -265,7 +265,7 @@ def _token_end(
     special: Collection[str],
     unknown: str,
 ) -> int | None:
-    """Where in the normalised text a token ends that starts at ``start``; None if it cannot start there."""
+    """Where in the normalized text a token ends that starts at ``start``; None if it cannot start there."""
     if token in special or token == unknown:
         if start < len(normalized.text) and text.startswith(token, normalized.origins[start]):
             return bisect_left(normalized.origins, normalized.origins[start] + len(token))

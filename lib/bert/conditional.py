@@ -1,4 +1,4 @@
-"""How a head of an encoder is told what to look for: a layer normalisation that depends on a vector."""
+"""How a head of an encoder is told what to look for: a layer normalization that depends on a vector."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _serializable = keras.saving.register_keras_serializable(package="proof_by_runni
 
 @_serializable
 class ConditionalLayerNormalization(keras.layers.Layer):
-    """(γ + W₁c) · (x − mean)/std + β + W₂c: a layer normalisation whose scale and shift depend on a vector c.
+    """(γ + W₁c) · (x − mean)/std + β + W₂c: a layer normalization whose scale and shift depend on a vector c.
 
     It is how a head is told what to look for: here are the tokens, and c is the subject whose objects are wanted.
-    W₁ and W₂ start as zero, so that it starts as a plain layer normalisation and the condition is learned.
+    W₁ and W₂ start as zero, so that it starts as a plain layer normalization and the condition is learned.
 
     Args:
         **kwargs: Arguments of every Keras layer.

@@ -166,7 +166,7 @@ class Encoder(keras.Model):
             positions: Longest sentence, in tokens.
             types: Number of segments.
             dropout: Rate of all dropout.
-            epsilon: What all normalisations add to the variance.
+            epsilon: What all normalizations add to the variance.
             seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``, from which each place of it
                 draws its own. The weights follow ``keras.utils.set_random_seed``.
             attention: Called once a block as ``attention(num_heads, dropout=..., seed=...)``.

@@ -1,6 +1,6 @@
 """The parts of BERT: embeddings, and a block of self-attention and a feed-forward network.
 
-With X (time, hidden) the vectors of a sentence, a block is two steps, each with a shortcut and a normalisation
+With X (time, hidden) the vectors of a sentence, a block is two steps, each with a shortcut and a normalization
 after it (post-LayerNorm, as in the original)::
 
     X ← LN(X + Attention(X))        Attention(X) = softmax(QKᵀ/√d) V for each head, then a linear map
@@ -46,7 +46,7 @@ class Embeddings(keras.layers.Layer):
         positions: Longest sentence, in tokens.
         types: Number of segments; BERT numbers the first and the second text of a pair 0 and 1.
         dropout: Rate of the dropout.
-        epsilon: What the normalisation adds to the variance.
+        epsilon: What the normalization adds to the variance.
         seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``.
         **kwargs: Arguments of every Keras layer.
 
@@ -90,7 +90,7 @@ class Embeddings(keras.layers.Layer):
         return keras.layers.Embedding(rows, width, _initializer(), dtype=self.dtype_policy, name=name)
 
     def build(self, ids_shape: Shape) -> None:
-        """Creates the three tables and the normalisation."""
+        """Creates the three tables and the normalization."""
         for table in (self.words, self.positions, self.types):
             table.build()
         self.norm.build((*ids_shape, self._config["hidden"]))
@@ -205,13 +205,13 @@ class SelfAttention(keras.layers.Layer):
 
 @_serializable
 class Block(keras.layers.Layer):
-    """One layer of BERT: attention and a feed-forward network, each added to its input and normalised.
+    """One layer of BERT: attention and a feed-forward network, each added to its input and normalized.
 
     Args:
         attention: Layer with the interface of :class:`SelfAttention`.
         inner: Width of the feed-forward network; BERT takes 4 · hidden.
         dropout: Rate of the dropout before each sum.
-        epsilon: What the normalisations add to the variance.
+        epsilon: What the normalizations add to the variance.
         seed: Seed of the dropout, an int or a ``keras.random.SeedGenerator``.
         **kwargs: Arguments of every Keras layer.
 

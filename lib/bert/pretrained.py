@@ -67,7 +67,7 @@ class WeightsFile(ABC):
     Attributes:
         sizes: The sizes that ``lib.bert.Encoder.from_sizes`` takes, by their names there.
         padding: The id of padding.
-        epsilon: What its layer normalisations add to the variance.
+        epsilon: What its layer normalizations add to the variance.
         column: Which of the two names of a tensor this format uses.
         suffixes: What the names of the first and second tensor of a layer end in.
     """
@@ -181,7 +181,7 @@ class SafetensorsFile(WeightsFile):
     """A BERT of PyTorch in safetensors: a file, or a folder with ``model.safetensors`` or its shards.
 
     The names of the tensors may all begin with that of a larger model, such as ``bert.``; its heads and the pooler
-    are left aside. A layer normalisation has ``weight`` and ``bias``, or ``gamma`` and ``beta``. Numbers of 16 or
+    are left aside. A layer normalization has ``weight`` and ``bias``, or ``gamma`` and ``beta``. Numbers of 16 or
     64 bits become float32.
 
     ``config.json`` beside the weights tells the heads and ε, and whatever else it tells must be what the tensors
@@ -363,7 +363,7 @@ class E5File(WeightsFile):
     """multilingual-e5-small in one file: sizes, SentencePiece pieces with their scores, weights in 4 bits.
 
     All numbers are little-endian. In this order: the magic ``E5S1``, the version and the sizes; the pieces; a map
-    of characters for normalisation, skipped here, since NFKC does the same for Chinese; a directory of tensors; the
+    of characters for normalization, skipped here, since NFKC does the same for Chinese; a directory of tensors; the
     tensors, each float32 or in the blocks of :func:`dequantize`. The file is mapped into memory and only what is
     asked for is decoded.
 

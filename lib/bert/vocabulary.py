@@ -130,7 +130,7 @@ def _from_json(path: Path, lower: bool | None) -> Tokenizer:
     from tokenizers import Tokenizer
 
     if lower is not None:
-        raise ValueError(f"lower must be left out: {path.name} tells how a text is normalised, got {lower!r}")
+        raise ValueError(f"lower must be left out: {path.name} tells how a text is normalized, got {lower!r}")
     try:
         return Tokenizer.from_file(os.fspath(path))
     except Exception as error:  # tokenizers raises no other class

@@ -47,7 +47,7 @@ def _by_products(e: Tensor, M: Tensor) -> tuple[Posterior, Tensor, Tensor]:
     priors, weights, scales = messages(PRODUCTS, ops.exp(e), ops.exp(M))
     prior, left, right = priors[:, 0], weights[:, 0], ops.flip(weights[:, 1], 0)
     least = smallest_weight(e.dtype, e.shape[-1])
-    z = ops.matmul(prior * right, ops.ones((e.shape[-1], 1), e.dtype))  # a sum, but vectorised by XLA on a CPU
+    z = ops.matmul(prior * right, ops.ones((e.shape[-1], 1), e.dtype))  # a sum, but vectorized by XLA on a CPU
     trusted = _nothing_lost(e, M, left, right, z)
     z, scales = ops.maximum(z, least), scales[:-1, 0]
     scales = ops.where(scales > least, scales, least)  # XLA on a CPU takes twice as long for log max

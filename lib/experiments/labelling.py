@@ -250,7 +250,7 @@ def recurrent(corpus: Corpus, *, width: int = 128) -> keras.Model:
 
 
 def transformer(corpus: Corpus, *, width: int = 128, heads: int = 4) -> keras.Model:
-    """One layer of a transformer, normalised before each part, with learned positions.
+    """One layer of a transformer, normalized before each part, with learned positions.
 
     Args:
         corpus: as in :func:`convolutional`.

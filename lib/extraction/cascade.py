@@ -165,7 +165,7 @@ def _checked_place(name: str, place: Place, time: int | None = None) -> Place:
 class Cascade(BringsItsLoss):
     """Triples in two steps: P(s, p, o | x) = P(s | x) P(o, p | x, s).
 
-    The subjects are pointed at in the vectors of the text. For the objects the vectors pass a layer normalisation
+    The subjects are pointed at in the vectors of the text. For the objects the vectors pass a layer normalization
     that is told the subject, by its first and its last vector, and then a pair of pointers for each predicate::
 
         fit({"ids": ids, "subject": subject}, {"subjects": …, "objects": …})    one drawn subject a text

@@ -45,7 +45,7 @@ def answer_score(gold: Collection[str], predicted: str) -> tuple[float, float]:
     """Exact match and F1 of one answer, the best over the gold answers, as in SQuAD but over characters.
 
     F1 compares bags of characters: with c in common, 2c/(|gold| + |predicted|). The empty string stands for "no
-    answer"; it scores 1 against itself and 0 against all else. Nothing is normalised.
+    answer"; it scores 1 against itself and 0 against all else. Nothing is normalized.
 
     Args:
         gold: The true answers, any of which will do; none is the same as [""].

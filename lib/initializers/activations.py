@@ -39,7 +39,7 @@ def activation_gain(activation: Activation) -> float:
     Example:
         >>> activation_gain("relu") == math.sqrt(2)
         True
-        >>> round(activation_gain("selu"), 5)  # self-normalising: its constants were chosen for a gain of 1
+        >>> round(activation_gain("selu"), 5)  # self-normalizing: its constants were chosen for a gain of 1
         1.0
         >>> round(activation_gain(lambda x: x**2), 5)  # 1/√3
         0.57735
@@ -55,7 +55,7 @@ def correlation_map(activation: Activation, correlation: float | np.ndarray) -> 
 
     This is what one wide random layer with the gain of f does to the cosine between two inputs. For relu it is
     the arc-cosine kernel, (√(1 − ρ²) + ρ(π − arccos ρ))/π. For any other f it is the power series
-    Σₖ aₖ² ρᵏ / E[f²], whose coefficients aₖ = E[f(z)hₖ(z)] belong to the normalised Hermite polynomials hₖ.
+    Σₖ aₖ² ρᵏ / E[f²], whose coefficients aₖ = E[f(z)hₖ(z)] belong to the normalized Hermite polynomials hₖ.
 
     Args:
         activation: An elementwise function of a tensor, or the name of a Keras activation.

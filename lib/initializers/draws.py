@@ -51,7 +51,7 @@ class _RandomInitializer(keras.initializers.VarianceScaling):
         Args:
             shape: Shape of the kernel: (n, m) or (*spatial, n, m), or what the axes say.
             dtype: A floating dtype; ``keras.config.floatx()`` if None. Half precision is drawn in float32 and
-                then rounded: not every backend can factorise a matrix, or sample finely, in half precision.
+                then rounded: not every backend can factorize a matrix, or sample finely, in half precision.
 
         Returns:
             A tensor of that shape and dtype.

@@ -12,11 +12,11 @@ but takes one softmax a step, given the tag before (forward) or the tag after (b
 The first step of P→ and the last of P← have no neighbour to look at, and no g. In training the neighbour is known:
 the likelihood is a row of g for every step and a cross-entropy, without a recursion. Both directions share one g.
 
-An MEMM is a chain. The normaliser of a step depends on the neighbour alone, so it can be charged to the emission of
+An MEMM is a chain. The normalizer of a step depends on the neighbour alone, so it can be charged to the emission of
 the neighbour: to be in tag i at step k costs the log-sum-exp of all ways out of i. What remains is a chain with the
 same g, whose score is log P. So :func:`potentials` turns the dynamic programs of ``lib.chain`` into those of the
 MEMM, exactly: ``chain.viterbi`` (here :func:`viterbi`), ``chain.k_best``, ``chain.sample``, ``chain.marginals``,
-and a ``chain.log_partition`` of 0. Viterbi on the plain emissions, which some code runs, maximises s(y), the score
+and a ``chain.log_partition`` of 0. Viterbi on the plain emissions, which some code runs, maximizes s(y), the score
 of a CRF; see :func:`viterbi` for how often that is another sequence.
 
 Both directions, ``"both"``, means ½(log P→ + log P←), the objective of a bidirectional MEMM. It is a chain as well,

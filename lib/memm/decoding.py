@@ -23,12 +23,12 @@ Tensor = Any
 def viterbi(
     emissions: Tensor, transitions: Transitions, *, mask: Tensor | None = None, direction: str = "forward"
 ) -> tuple[Tensor, Tensor]:
-    """The most probable tag sequence and its log-probability: exact, with the local normalisers.
+    """The most probable tag sequence and its log-probability: exact, with the local normalizers.
 
     It is ``chain.viterbi`` on :func:`potentials`. For ``"both"`` it is the maximum of
     ½(log P→ + log P←), exact as well.
 
-    The share of tokens that code without the normalisers gets wrong compares two lines::
+    The share of tokens that code without the normalizers gets wrong compares two lines::
 
         tags, _ = memm.viterbi(emissions, transitions)
         wrong, _ = chain.viterbi(emissions, transitions)
@@ -56,7 +56,7 @@ def viterbi(
         >>> emissions, transitions = [[[0.0, 0.5], [0.0, 0.0]]], [[0.6, 0.6], [0.0, -5.0]]
         >>> ops.convert_to_numpy(viterbi(emissions, transitions)[0]).tolist()
         [[1, 0]]
-        >>> ops.convert_to_numpy(chain.viterbi(emissions, transitions)[0]).tolist()  # without the normalisers
+        >>> ops.convert_to_numpy(chain.viterbi(emissions, transitions)[0]).tolist()  # without the normalizers
         [[0, 0]]
     """
     arguments = checked(emissions, transitions, mask, direction)

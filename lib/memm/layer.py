@@ -83,7 +83,7 @@ class MEMM(Head):
         return super().transitions if self.rank is None else (self.score(self._left), self.score(self._right))
 
     def potentials(self, emissions: Tensor, mask: Tensor | None = None) -> Potentials:
-        """The chain whose normalised distribution is P(y), see :func:`potentials`.
+        """The chain whose normalized distribution is P(y), see :func:`potentials`.
 
         Raises:
             ValueError: The direction is "both", whose mean of two log-probabilities is no distribution; or there is

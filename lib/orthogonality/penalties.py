@@ -99,7 +99,7 @@ class SpectralIsometry(_KernelPenalty):
     """factor · ‖WᵀW − I‖₂, the spectral restricted isometry penalty (SRIP): all singular values near 1.
 
     The spectral norm is max |σ² − 1| over the singular values σ. Power iteration finds a direction v, without
-    gradient; the penalty is ‖(WᵀW − I)v‖ at that fixed v. This never exceeds the norm, and at the maximising v it
+    gradient; the penalty is ‖(WᵀW − I)v‖ at that fixed v. This never exceeds the norm, and at the maximizing v it
     has the norm's gradient. W is only ever multiplied by vectors, so no (k, k) matrix is formed.
 
     For k > d the eigenvalue −1 of WᵀW − I, of multiplicity k − d, cannot be moved and would hide the others. The
@@ -152,7 +152,7 @@ _TINY = 1e-30
 class MutualCoherence(_KernelPenalty):
     """factor · max_{i≠j} |cos(w_i, w_j)|: the worst pair of filters, whatever their lengths.
 
-    Bansal et al. penalise ‖WᵀW − I‖_∞ in its place; this is the mutual coherence itself. Only the worst pair gets
+    Bansal et al. penalize ‖WᵀW − I‖_∞ in its place; this is the mutual coherence itself. Only the worst pair gets
     a gradient. For k > d it cannot fall below ``welch_bound(d, k)``.
 
     Args:

@@ -258,7 +258,7 @@ def _off_diagonal_squares(S: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="proof_by_running")
 class SelfOrthogonality(_KernelWrapper):
-    """Wraps a layer and, in training, penalises the sign agreement of its filters on each batch.
+    """Wraps a layer and, in training, penalizes the sign agreement of its filters on each batch.
 
     The outputs of the wrapped layer are unchanged. The penalty, :func:`self_orthogonality` of the outputs before
     the activation, is added with ``add_loss``. The defaults are the paper's form; ``centred=True,

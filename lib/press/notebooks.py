@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 #: How the chapters came out on the releases of Colab; `lib.press.colab` writes it.
 COLAB_RUNS = ROOT / "data" / "colab" / "runs.json"
 
-#: Tags with a meaning: the setup cell, the cost line, a folded solution, an output nbval does not compare.
-SETUP, COST, SOLUTION, UNCOMPARED = "setup", "cost", "hide-cell", "nbval-ignore-output"
+#: Tags with a meaning: the setup cell, the cost line, an output nbval does not compare.
+SETUP, COST, UNCOMPARED = "setup", "cost", "nbval-ignore-output"
 #: Cells of which a reader of the page sees what they show alone: a solution, which folds itself, and a count.
-EXERCISE_SOLUTION, RESULT = "solution", "result"
+SOLUTION, RESULT = "solution", "result"
 #: A cell whose work needs an accelerator: a notebook that has one asks Colab for it, and no other does.
 ON_GPU = "gpu"
 #: Roles of code cells whose outputs are read and whose code is folded; a cell without a role is an idea, and seen.
@@ -71,7 +71,7 @@ def fold(cell: NotebookNode) -> None:
 
     The fold says what is in it: "Code of figure 4.3", "Code of claims 4.1, 4.2 and 4.3".
     """
-    if {*tags(cell)} & {EXERCISE_SOLUTION, RESULT}:
+    if {*tags(cell)} & {SOLUTION, RESULT}:
         cell.metadata["tags"] = [*(tag for tag in tags(cell) if tag != "remove-input"), "remove-input"]
         cell.metadata["jupyter"] = {"source_hidden": True}
         cell.metadata["cellView"] = "form"
@@ -102,11 +102,7 @@ def _told(cell: NotebookNode) -> str:
 
 def seen(notebook: NotebookNode) -> list[NotebookNode]:
     """The code cells whose code a reader of the page sees without unfolding."""
-    return [
-        cell
-        for cell in code(notebook)
-        if not {*tags(cell)} & {"hide-input", "hide-cell", "remove-input", "remove-cell"}
-    ]
+    return [cell for cell in code(notebook) if not {*tags(cell)} & {"hide-input", "remove-input", "remove-cell"}]
 
 
 def code(notebook: NotebookNode) -> list[NotebookNode]:

@@ -28,7 +28,7 @@ FILE = site.SITE / "proof-by-running.pdf"
 #: The pages beside the chapters that are read on paper; the others are lists to look things up.
 BESIDE = ("book/notation", "book/devices", "book/corrections", "book/teaching", "book/references")
 #: An empty paragraph of the front page: it offers the PDF once there is one.
-_OFFER = '<p id="pdf"></p>'
+_OFFER = '<p id="pdf" hidden></p>'
 #: What is of no use on paper: folded code, worked solutions, what is clicked.
 _LEFT_OUT = "details, script, .headerlink, .copybtn, .prev-next-footer, fieldset.choose, output.shown"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -53,8 +53,8 @@ def edition(notebook: NotebookNode, book: str = "../../book/") -> NotebookNode:
 
 
 def is_solution(cell: NotebookNode) -> bool:
-    """Whether a cell solves an exercise, or shows its solution."""
-    return bool({notebooks.SOLUTION, notebooks.EXERCISE_SOLUTION} & {*notebooks.tags(cell)})
+    """Whether a cell shows the solution of an exercise."""
+    return notebooks.SOLUTION in notebooks.tags(cell)
 
 
 def _is_chapter(target: str) -> bool:

@@ -9,7 +9,7 @@ a network keeps that until the gradient comes back to it. A recomputed layer kee
 Memory falls from the sum over all layers to the inputs of all layers plus *one* layer; time grows by one forward
 pass. The result is the same only if the second f is the same function as the first. So a call of a layer is made a
 pure function: everything it reads besides its arguments, weights w and state s alike, goes in, and the new state
-comes out and is stored once. Hence a dropout draws the same mask again, and a batch normalisation counts a batch
+comes out and is stored once. Hence a dropout draws the same mask again, and a batch normalization counts a batch
 once. Two modules do that: ``lib.recompute.pure_call`` (a call as a function of tensors, on any backend) and
 ``lib.recompute.rematerialize`` (a function of tensors that keeps its arguments only; nothing else knows a backend).
 
@@ -275,7 +275,7 @@ def checkpoint_sequence(
         layers: Layers with one input of any structure that is the output of the one before. Of ``mask`` and
             ``training`` each gets what its ``call`` takes; all get the same mask.
         segments: Where to cut. ``"layers"``: each layer is a segment. ``"norms"``: a segment begins at each
-            normalisation. ``"sqrt"``: :func:`sqrt_cuts`, or a number of segments: :func:`equal_cuts` of the links.
+            normalization. ``"sqrt"``: :func:`sqrt_cuts`, or a number of segments: :func:`equal_cuts` of the links.
             A list: the number of the first link of each segment, the first is 0. A plan: of :func:`plan` and its
             like, with costs for each link.
         kept: For each segment whether it is left as it is. By default the last one is, whose activations are

@@ -1,9 +1,9 @@
 """The last layer of a tagger: it turns scores of single steps into the probability of a whole tag sequence.
 
-An encoder gives emissions (batch, time, tags). A head normalises them:
+An encoder gives emissions (batch, time, tags). A head normalizes them:
 
 ==================  ================================================================
-head                what it normalises
+head                what it normalizes
 ==================  ================================================================
 ``Softmax``         every step alone; no tag knows its neighbour
 ``lib.crf.CRF``     all tag sequences at once
@@ -243,7 +243,7 @@ class Head(keras.layers.Layer):
         raise NotImplementedError(f"{type(self).__name__} must define best_path(emissions, mask)")
 
     def potentials(self, emissions: Tensor, mask: Tensor) -> chain.Potentials:
-        """The chain whose normalised distribution is this head's P(y); emissions and mask as in :meth:`unpack`."""
+        """The chain whose normalized distribution is this head's P(y); emissions and mask as in :meth:`unpack`."""
         raise NotImplementedError(f"{type(self).__name__} must define potentials(emissions, mask)")
 
     # What follows: the loss.

@@ -1,4 +1,4 @@
-"""Sequence labelling as a model: an encoder that scores every tag at every step, and a head that normalises.
+"""Sequence labelling as a model: an encoder that scores every tag at every step, and a head that normalizes.
 
 The model is trained on tags and predicts tags. In between are the emissions, which is what calling it returns.
 """

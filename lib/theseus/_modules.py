@@ -80,7 +80,7 @@ def choose(z: Tensor, predecessor: Module, successor: Module, x: Any, masks: Mas
     """The output of the module that the gate chose, which alone runs; and the losses that the successor added.
 
     On JAX nothing may be set in a branch of ``cond``: a dropout would set the state of its random numbers, a batch
-    normalisation its means. So the branch returns all state, the other one hands the old state through, and it is
+    normalization its means. So the branch returns all state, the other one hands the old state through, and it is
     set after both.
     """
     call = PureCall(successor, training=True, masks=False, strict=False)

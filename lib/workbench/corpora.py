@@ -118,7 +118,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Passport:
-    """What is known about a data set, and how it is recognised.
+    """What is known about a data set, and how it is recognized.
 
     Attributes:
         name: Its name in this book, the file name of the passport.
@@ -344,7 +344,7 @@ def minilm_embeddings() -> tuple[list[str], np.ndarray]:
 
     Returns:
         vocabulary: The 30,522 WordPieces; ``vocabulary[i]`` belongs to ``embeddings[i]``.
-        embeddings: float32 (30522, 384), as stored: before position, type and normalisation.
+        embeddings: float32 (30522, 384), as stored: before position, type and normalization.
 
     Raises:
         CorpusError: As :func:`member`.
@@ -381,7 +381,7 @@ def peoples_daily(join_names: bool = True) -> dict[str, list[list[tuple[str, str
 
     Returns:
         "train", "dev" and "test": 38,456, 4,668 and 4,468 sentences, each a list of (word, tag). The tags of named
-        entities are ``nr`` (person), ``ns`` (place) and ``nt`` (organisation, only of one word, so few and easy).
+        entities are ``nr`` (person), ``ns`` (place) and ``nt`` (organization, only of one word, so few and easy).
 
     Raises:
         CorpusError: As :func:`member`.

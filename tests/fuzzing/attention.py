@@ -180,7 +180,7 @@ def of_softmax(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def of_linear(draw: st.DrawFn, *, causal: bool | None = None) -> dict[str, Any]:
-    """Tokens with a feature map and a normalisation."""
+    """Tokens with a feature map and a normalization."""
     name = draw(st.sampled_from([*MAPS, None]))
     scales = (1.0, 0.0, 20.0) if name in ("elu+1", "exp", "relu") else (1.0, 0.0)
     given = draw(tokens(scales=scales, causal=causal))

@@ -63,7 +63,7 @@ def ids(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def embedded(ids: Any, types: Any, seed: Any, **options: Any) -> tuple:
-    """Vectors, and how far they are from the sum of three rows, normalised."""
+    """Vectors, and how far they are from the sum of three rows, normalized."""
     options = {"vocabulary": 7, "hidden": 3, "positions": 4, "epsilon": 1e-3, **options}
     layer = bert.Embeddings(seed=seed, **options)
     layer.build((None, None))

@@ -43,7 +43,7 @@ def surface(tokenizer: Any, lines: Iterable[str]) -> tuple[float, int, int]:
         lines: raw texts.
 
     Returns:
-        The share of tokens that differ from their raw characters; how many of them are not the normalised form of
+        The share of tokens that differ from their raw characters; how many of them are not the normalized form of
         these either, so that they were misplaced; and how many tokens there are, special and unknown ones left out.
 
     Example:
@@ -72,7 +72,7 @@ def misread(
         cases: texts with their tokens.
 
     Returns:
-        The number of tokens that are not the normalised form of the characters found.
+        The number of tokens that are not the normalized form of the characters found.
 
     Example:
         >>> misread(align, [("İstanbul Ünal", ["istanbul", "unal"])])

@@ -1,7 +1,7 @@
 """How deep may a plain network be before its initialization decides whether it learns, and which part of it does?
 
 Networks of 64 units a layer learn Fashion-MNIST by Adam. A stack is named by what differs from Gaussian kernels at
-the edge: the gain, the law of the kernels, a normalisation, a residual branch; and, to find out why a wrong gain
+the edge: the gain, the law of the kernels, a normalization, a residual branch; and, to find out why a wrong gain
 fails, biases, the scale of the output, the epsilon and the clipping of Adam.
 """
 
@@ -66,7 +66,7 @@ class Stack(keras.layers.Layer):
         activation: f, "relu" or "tanh".
         factor: of the edge's gain.
         law: as in :func:`lib.experiments.initializers.matrices.draw_matrices`.
-        norm: γ, the scale of normalised pre-activations; 0 for none.
+        norm: γ, the scale of normalized pre-activations; 0 for none.
         residual: whether to add h.
         bias: whether there are biases.
         rescale: what is divided by factor to the power of L, "output" or "loss"; empty for neither.

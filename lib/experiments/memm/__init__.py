@@ -1,4 +1,4 @@
-"""Chapter 5: where to normalise? The HMM, softmax, the MEMM and the CRF on equal terms.
+"""Chapter 5: where to normalize? The HMM, softmax, the MEMM and the CRF on equal terms.
 
     :mod:`.models`       the models by their names, and all paths of a short chain under each of them
     :mod:`.label_bias`   the chain of Lafferty, McCallum and Pereira, in theory and as it is trained

@@ -117,12 +117,12 @@ def decode_three_ways(
         multiplier: as in :func:`compare`.
 
     Returns:
-        F1 over spans, in [0, 1]: "exact", by Viterbi with the normalisers of the model; "bare", by Viterbi on
+        F1 over spans, in [0, 1]: "exact", by Viterbi with the normalizers of the model; "bare", by Viterbi on
         f + g; "balanced", by Viterbi on f + g + d, with d of :func:`balanced_offsets` from 2000 training sentences.
         "offsets", that d.
 
     Raises:
-        ValueError: as :func:`compare`, or a model without normalisers.
+        ValueError: as :func:`compare`, or a model without normalizers.
 
     Example:
         >>> found = decode_three_ways("segmentation", "one character", "memm", train=64, test=16, epochs=1)

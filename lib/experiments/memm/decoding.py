@@ -18,7 +18,7 @@ SPREADS = ((1.0, 1.0), (3.0, 1.0), (6.0, 1.0), (3.0, 3.0))
 
 
 def bare(head: Head, offsets: Array | None = None) -> CRF:
-    """The CRF with the scores of a head, whose Viterbi maximises f + g: the decoder of the article.
+    """The CRF with the scores of a head, whose Viterbi maximizes f + g: the decoder of the article.
 
     Args:
         head: built, with transitions (tags, tags).
@@ -84,7 +84,7 @@ def decoders_apart(
 ) -> dict[str, Array]:
     """How often two decoders miss the best path of an MEMM with random Gaussian scores.
 
-    "bare" is the Viterbi of a CRF on f + g, without the normalisers with which the model was trained; "greedy"
+    "bare" is the Viterbi of a CRF on f + g, without the normalizers with which the model was trained; "greedy"
     takes the best next tag, step by step. The best path is that of :func:`lib.memm.viterbi`.
 
     Args:
