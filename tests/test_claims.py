@@ -65,13 +65,14 @@ def test_a_statement_must_say_something():
 
 
 def small(*limits, number=7):
-    """Declarations: claim k is true up to its limit; a pair is of one and of what replaces it."""
+    """Declarations: claim k is true up to its limit; after it, that of what replaces it, and a counterexample."""
     lines = []
     for k, limit in enumerate(limits, 1):
-        limit, instead = limit if isinstance(limit, tuple) else (limit, None)
+        limit, instead, *wrong = limit if isinstance(limit, tuple) else (limit, None)
         lines += [f'["{number}.{k}"]', 'statement = "A."', f"at_most = {limit}", 'source = "book"', ""]
         if instead is not None:
-            lines += [f'["{number}.{k}".replacement]', 'statement = "B."', f"at_most = {instead}", ""]
+            lines += [f'["{number}.{k}".replacement]', 'statement = "B."', f"at_most = {instead}"]
+            lines += [f"counterexample = {value}" for value in wrong]
     return "\n".join(lines)
 
 
@@ -87,7 +88,7 @@ def declaring(tmp_path):
 
 
 def test_refuted_becomes_corrected_only_if_the_replacement_holds(declaring, capsys):
-    ledger = declaring((1, 6), (1, 2), (1, 6), (1, 6))
+    ledger = declaring((1, 4), (1, 2, 0), (1, 4), (1, 4))
     ledger.check("7.1", 5, against=0, instead=4)
     ledger.check("7.2", 5, against=0, instead=4)
     ledger.check("7.3", 0, against=7)
@@ -129,7 +130,7 @@ def test_a_chapter_begins_with_its_number_and_declares_its_claims(tmp_path):
 
 
 def test_the_summary_hands_over_a_record_only_when_asked(declaring, tmp_path, monkeypatch, capsys):
-    ledger = declaring(1, (4, 6))
+    ledger = declaring(1, (4, 4.7))
     ledger.check("7.1", Estimate(0.5, 0.4, 0.6), against=2)
     ledger.check("7.2", 5, against=0, instead=4.5)
     file = tmp_path / "claims.json"

@@ -144,11 +144,10 @@ def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
     assert [cell.execution_count for cell in notebook.cells[2:]] == [1, 2, 3]
     assert notebook.cells[3].outputs[0].data["text/plain"] == "Claim 1.1 holds: A."
     assert notebook.cells[1].source.startswith("**Cost:** 5 minutes to read · ")
-    assert notebook.cells[1].source.endswith("not yet run on a GPU.\n\n**You need:** nothing.")
+    assert notebook.cells[1].source.endswith("uses no GPU.\n\n**You need:** nothing.")
     assert json.loads(record.read_text(encoding="utf8"))["peak_memory_bytes"] > 2**24
 
-    notebook.cells[3].source = notebook.cells[3].source.replace("'A.'", "'B.'")
-    notebooks.write(path, notebook)
+    declare(tmp_path, "B.")
     assert execute.execute(path, tmp_path) == "stored"
     assert json.loads(notebooks.claims(path, tmp_path).read_text(encoding="utf8"))[0]["statement"] == "B."
 

@@ -100,7 +100,9 @@ def book(tmp_path, monkeypatch):
     """A book of one chapter that draws, claims and stops as the environment says, and its record."""
     root = tmp_path / "book"
     (root / "book").mkdir(parents=True)
-    (root / "data").mkdir()
+    (root / "data" / "claims").mkdir(parents=True)
+    declared = '["1.1"]\nstatement = "A."\nat_most = 1\nsource = "book"\n'
+    (root / "data" / "claims" / "01-angles.toml").write_text(declared, encoding="utf8")
     (root / "lib").symlink_to(ROOT / "lib")
     sources = [
         "import os, sys\nsys.path.insert(0, os.environ['ROOT'])\nodd = float(os.environ.get('ODD', '0'))",
@@ -109,8 +111,9 @@ def book(tmp_path, monkeypatch):
         "    corpora._checked.add((corpora._cache() / name / 'a', 0, 0, ''))\n"
         "display(SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))",
         "print(odd)",
-        "from lib.workbench.claims import Ledger, below\nledger = Ledger('01-x')",
-        "ledger.claim('1.1', 'A.', odd, below(1), counterexample=2 if odd < 1 else 0)\nledger.summary()",
+        "import pathlib\nfrom lib.workbench.claims import Ledger\n"
+        f"ledger = Ledger('01-angles', pathlib.Path({str(root / 'data' / 'claims')!r}))",
+        "ledger.check('1.1', odd, against=2 if odd < 1 else 0)\nledger.summary()",
         "assert odd < 4",
     ]
     path = root / "book" / "01-angles.ipynb"
@@ -120,7 +123,6 @@ def book(tmp_path, monkeypatch):
     file = tmp_path / "claims.json"
     notebook, _ = execute.run(path, file)
     notebooks.write(path, notebook)
-    notebooks.claims(path, root).parent.mkdir()
     notebooks.claims(path, root).write_text(file.read_text(encoding="utf8"), encoding="utf8")
     monkeypatch.setattr(notebooks.claims, "__defaults__", (root,))
     return path

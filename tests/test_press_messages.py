@@ -87,6 +87,8 @@ def test_nothing_on_a_page_is_left_that_cannot_be_translated(tmp_path):
     """A chapter, built in a language in which every message stands in brackets."""
     for name in ("_static", "_templates"):
         shutil.copytree(notebooks.ROOT / name, tmp_path / name)
+    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md"):
+        shutil.copyfile(notebooks.ROOT / name, tmp_path / name)
     shutil.copyfile(notebooks.ROOT / "book/references.bib", tmp_path / "references.bib")
     shutil.copyfile(notebooks.ROOT / "book/05-memm.ipynb", tmp_path / "05-memm.ipynb")
     config = (notebooks.ROOT / "_config.yml").read_text().replace("book/references.bib", "references.bib")

@@ -58,7 +58,7 @@ def is_solution(cell: NotebookNode) -> bool:
 
 
 def _is_chapter(target: str) -> bool:
-    return target.endswith(".ipynb") and "/" not in target
+    return re.fullmatch(r"\d\d-[a-z]+\.ipynb", target) is not None
 
 
 def write(root: Path = notebooks.ROOT) -> list[Path]:
