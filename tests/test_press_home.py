@@ -164,6 +164,7 @@ def test_half_of_all_pairs_lie_where_the_emblem_says():
 def test_findings_are_claims_of_the_book():
     text = markdown(front.Findings, "2.1 8.9")
     assert text.count("<li class=") == 2
+    assert "40\u00a0% to 60\u00a0%" in text  # a line does not begin with a percent sign
     assert 'href="02-initializers.html#claim-2-1"' in text
     assert "<b>Instead:</b>" in text
     assert 'class="strip"' in text

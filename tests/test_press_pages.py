@@ -46,9 +46,7 @@ def records(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("records")
 def test_claims_are_counted_by_verdict():
     text = markdown(ClaimCount)
-    assert text.startswith(
-        "**2 claims checked so far:** 1 [holds]{.verdict .holds}, 1 [refuted]{.verdict .refuted}."
-    )
+    assert text.startswith("**2 claims checked:** 1 [holds]{.verdict .holds}, 1 [refuted]{.verdict .refuted}.")
 
 
 @pytest.mark.usefixtures("records")
@@ -119,8 +117,15 @@ def test_in_another_setting_nobody_is_wrong(records):
         records, {"verdict": "not reproduced here", "setting": "two layers", "value": 3, "interval": [2, 4]}
     )
     assert text.startswith("**1 statement of 1 article:** 0 wrong, 0 right, 1 found otherwise in another setting.")
-    assert "## What they got wrong\n\nNothing so far." in text
+    assert "## What they got wrong\n\nNothing." in text
     assert "What holds here:</b> It is not so" in text
+
+
+def test_a_chapter_that_checks_no_statement_of_its_article_is_named(records):
+    text = declared(records, {"source": "book"})
+    assert text.startswith(
+        "**0 statements of 0 articles:** 0 wrong, 0 right. No claim of chapter 1 is a statement of"
+    )
 
 
 def test_the_page_of_corrections_is_reached_from_the_front_and_from_the_claims():

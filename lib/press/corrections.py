@@ -52,15 +52,17 @@ class Corrections(Generated):
         numbers = [sum(claim["verdict"] in verdicts for claim in claims) for _, verdicts, _ in PARTS]
         counts = [f"{n} {told}" for (k, n), (*_, told) in zip(enumerate(numbers), PARTS, strict=True) if n or k < 2]
         articles = sum(bool(one) for one in found.values())
+        silent = [number(path) for path, one in found.items() if not one]
+        without = f" No claim of chapter {' or '.join(silent)} is a statement of its article." if silent else ""
         lines = [
             f"**{len(claims)} statement{'s' * (len(claims) != 1)} of {articles} article{'s' * (articles != 1)}:** "
-            f"{', '.join(counts)}.",
+            f"{', '.join(counts)}.{without}",
             "",
         ]
         for k, (heading, verdicts, _) in enumerate(PARTS):
             listed = [(path, claim) for path, one in found.items() for claim in one if claim["verdict"] in verdicts]
             if listed or k < 2:
-                lines += [f"## {heading}", "", *([] if listed else ["Nothing so far.", ""])]
+                lines += [f"## {heading}", "", *([] if listed else ["Nothing.", ""])]
             for path in dict.fromkeys(path for path, _ in listed):
                 lines += [f"**[{number(path)}. {title(path)}]({path.name})** · [the article]({article(path)})", ""]
                 lines += raw("\n".join(_card(path, claim) for one, claim in listed if one == path))

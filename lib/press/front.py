@@ -122,7 +122,8 @@ class Findings(Generated):
 
 
 def _finding(path: Path, claim: dict[str, Any]) -> str:
-    said, _, instead = claim["statement"].partition(" Instead: ")
+    statement = claim["statement"].replace(" %", "\u00a0%")  # a line does not begin with a percent sign
+    said, _, instead = statement.partition(" Instead: ")
     strip = cards.strip(claim)
     verdict = f'<b class="verdict">{claim["verdict"]}</b>'
     rest = f'<p class="statement"><b>Instead:</b> {html.escape(instead)}</p>' if instead else ""

@@ -71,7 +71,7 @@ class ClaimCount(Generated):
         claims = [claim for path in notebooks.chapters() for claim in load(notebooks.claims(path)) or []]
         count = Counter(claim["verdict"] for claim in claims)
         told = ", ".join(f"{count[verdict]} {badge(verdict)}" for verdict in VERDICTS if count[verdict])
-        return [f"**{len(claims)} claims checked so far:** {told}. [All of them](claims.md)."]
+        return [f"**{len(claims)} claims checked:** {told}. [See them all](claims.md)."]
 
 
 class Claims(Generated):

@@ -97,7 +97,7 @@ def arcs(titles: Sequence[str], needs: Sequence[Mapping[int, bool]]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_ROW * len(titles)}" role="img" '
-            'style="max-width:28rem" font-family="inherit" font-size="14">',
+            'style="max-width:28rem;margin-bottom:1rem" font-family="inherit" font-size="14">',
             f"<title>Which chapter builds on which: {told}.</title>",
             '<defs><marker id="tip-needs" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" '
             'orient="auto"><path d="M0 0L8 4L0 8Z" fill="currentColor"/></marker></defs>',
