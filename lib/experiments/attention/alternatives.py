@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from lib.attention import linear_attention, random_features
 from lib.bert import Encoder, word_pieces
 from lib.workbench import corpora
+from lib.workbench.measure import Estimate
+from lib.workbench.records import Record
 
 Array = NDArray[np.float64]
 
@@ -288,6 +290,24 @@ def by_scale(tokens: int, start: int, scales: tuple[float, ...] = (1.0, 2.0, 4.0
 
     mean, shared = (float(np.median(errors(way, sample))) for way in ("mean of all values", "elu + 1"))
     return {"mean": mean, "shared": shared, "scaled": [median(scale) for scale in scales]}
+
+
+def nearer(record: Record) -> dict[str, Estimate]:
+    """By how much "elu + 1" is nearer to the softmax than the mean of all values, by what multiplies q and k.
+
+    Args:
+        record: of :func:`by_scale`.
+
+    Example:
+        >>> from lib.workbench.measure import device
+        >>> rows = tuple({"mean": 0.9, "shared": 0.9, "scaled": [error, 0.7, 0.6]} for error in (0.7, 0.8))
+        >>> round(nearer(Record(device(), {}, "2026-01-31", "", "cpu", rows))["as it is"].value, 3)
+        0.15
+    """
+    mean, shared = (np.array(record.column(key)) for key in ("mean", "shared"))
+    errors = [*np.array(record.column("scaled")).T, shared]
+    names = ("as it is", "× 2", "× 4", "÷ d^¼")
+    return {name: Estimate.from_samples(mean - of) for name, of in zip(names, errors, strict=True)}
 
 
 def glimpse(layer: int, tokens: int, start: int) -> dict[str, Any]:
