@@ -279,9 +279,18 @@ def test_heads_are_those_of_minilm_reading_moby_dick():
     assert len(row["pieces"]) == len(row["softmax"]) == len(row["elu + 1"]) == 32
     q, k, _ = alternatives.heads((2,), tokens=32, start=100)[row["head"]]
     np.testing.assert_allclose(row["softmax"], alternatives.weights(q, k)[row["query"]], atol=1e-5)
-    share = q.shape[1] ** 0.25
-    flat = weights.matrix(linear_attention, q * share, k / share)[row["query"]]
+    flat = weights.matrix(linear_attention, q * np.sqrt(q.shape[1]), k)[row["query"]]
     np.testing.assert_allclose(row["elu + 1"], flat, atol=1e-5)
+
+
+def test_the_error_by_scale_is_that_of_the_features(monkeypatch, head):
+    monkeypatch.setattr(alternatives, "heads", lambda layers, *_: [head] * len(layers))
+    row = alternatives.by_scale(24, start=0, scales=(1.0,))
+    q, k, v = head
+    W = weights.matrix(linear_attention, q * np.sqrt(q.shape[1]), k)
+    exact = alternatives.exact(q, k, v)
+    assert row["scaled"][0] == pytest.approx(np.linalg.norm(W @ v - exact) / np.linalg.norm(exact), rel=1e-4)
+    assert row["shared"] == alternatives.errors("elu + 1", [head])[0]
 
 
 def test_stand_ins_are_the_medians_of_all_heads(monkeypatch, head):
@@ -518,13 +527,23 @@ def test_every_sweep_has_cases_that_its_function_takes(scale, monkeypatch):
     monkeypatch.setattr(command["records"], "sweep", sweep)
     monkeypatch.setattr(command["records"], "load", lambda *_: None)
     monkeypatch.setattr(command["costs"], "one_thread", lambda: None)  # too late in a process with tensors
-    for name in ("times", "memory", "layers", "decoding", "glimpse", "stand_ins", "variance"):
+    for name in ("times", "memory", "layers", "decoding", "glimpse", "stand_ins", "by_scale", "variance"):
         command[f"_{name}"](scale)
     for name in ("recall", "recall_gate", "language", "rotary"):
         command[f"_{name}"](scale)
     suffix = "" if keras.backend.backend() == "tensorflow" else f"-{keras.backend.backend()}"
     expected = {f"{name}{suffix}" for name in ("times", "memory", "layers", "decoding")}
-    expected |= {"glimpse", "stand-ins", "variance", "recall", "recall-gate", "rates", "language", "rotary"}
+    expected |= {
+        "glimpse",
+        "stand-ins",
+        "by-scale",
+        "variance",
+        "recall",
+        "recall-gate",
+        "rates",
+        "language",
+        "rotary",
+    }
     assert set(swept) == expected
     for name, (_, cases) in swept.items():
         assert len({tuple(sorted(case.items())) for case in cases}) == len(cases) >= (1 if name == "glimpse" else 3)
@@ -541,7 +560,18 @@ def test_the_command_line_lists_them(monkeypatch, capsys):
         runpy.run_module("lib.experiments.attention", run_name="__main__")
     assert stopped.value.code == 0
     listed = capsys.readouterr().out
-    names = ("times", "memory", "layers", "decoding", "glimpse", "stand-ins", "variance", "recall", "recall-gate")
+    names = (
+        "times",
+        "memory",
+        "layers",
+        "decoding",
+        "glimpse",
+        "stand-ins",
+        "by-scale",
+        "variance",
+        "recall",
+        "recall-gate",
+    )
     assert all(name in listed for name in (*names, "rates", "language", "rotary"))
 
 
@@ -643,7 +673,7 @@ WRONG = {
     "7.1": [128, 64**2],
     "7.2": [0.5, 1.0],
     "7.3": [lambda x: x, lambda x: (x[:, :, None] * x[:, None]).reshape(len(x), -1)],
-    "7.4": [lambda S, k, v, beta: S + beta * np.outer(k, v), lambda S, k, v, beta: beta * np.outer(k, v - S.T @ k)],
+    "7.4": [(0.5, 1.0), (1.0, 2.0), (0.25, 0.25), 0.25],
     "7.5": [
         lambda q, k, _: np.tril(q @ k.T),
         lambda q, k, g: np.tril((q * np.exp(np.cumsum(g, 0))) @ (k * np.exp(-np.cumsum(g, 0))).T),

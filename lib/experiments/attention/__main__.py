@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from lib.experiments.attention import costs
-from lib.experiments.attention.alternatives import glimpse, stand_ins
+from lib.experiments.attention.alternatives import by_scale, glimpse, stand_ins
 from lib.experiments.attention.decoder import FORMS, best_rate
 from lib.experiments.attention.decoding import cases as decoding_cases
 from lib.experiments.attention.decoding import decoding
@@ -74,6 +74,14 @@ def _stand_ins(scale: str) -> records.Record:
         {"tokens": tokens, "start": start, "ways": tokens == 256} for start in starts for tokens in (128, 256, 512)
     ]
     return records.sweep(CHAPTER, "stand-ins", stand_ins, cases, scale=scale)
+
+
+def _by_scale(scale: str) -> records.Record:
+    """Elu + 1 in place of a trained softmax, for queries and keys that are multiplied."""
+    starts = [20_000 + 90_000 * text for text in range({"cpu": 5, "gpu": 12}[scale])]
+    return records.sweep(
+        CHAPTER, "by-scale", by_scale, [{"tokens": 256, "start": start} for start in starts], scale=scale
+    )
 
 
 def _variance(scale: str) -> records.Record:
@@ -169,6 +177,7 @@ if __name__ == "__main__":
                 "decoding": _decoding,
                 "glimpse": _glimpse,
                 "stand-ins": _stand_ins,
+                "by-scale": _by_scale,
                 "variance": _variance,
                 "recall": _recall,
                 "recall-gate": _recall_gate,

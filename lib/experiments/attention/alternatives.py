@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from lib.attention import linear_attention, random_features
 from lib.bert import Encoder, word_pieces
 from lib.workbench import corpora
+from lib.workbench.measure import Estimate
+from lib.workbench.records import Record
 
 Array = NDArray[np.float64]
 
@@ -173,16 +175,25 @@ def pooling(q: Array, k: Array, v: Array, size: int) -> Array:
     return exact(q, *(np.stack([x[i : i + size].mean(axis=0) for i in cuts]) for x in (k, v)))
 
 
-def features(q: Array, k: Array, v: Array, feature_map: object) -> Array:
-    """Linear attention in place of the softmax; the scale of the queries is shared out between both sides.
+def features(q: Array, k: Array, v: Array, feature_map: object, scale: float | None = None) -> Array:
+    """Linear attention in place of the softmax.
+
+    Args:
+        q: queries of one head, divided by √d.
+        k: keys.
+        v: values.
+        feature_map: of ``linear_attention``.
+        scale: what the queries and keys of the encoder are multiplied by; None for d^{-1/4}, with which a feature
+            map that approximates the exponential sees what the softmax sees.
 
     Example:
         >>> x = np.full((3, 2), 0.1)
         >>> bool(np.allclose(features(x, x, x, "elu+1"), x, atol=1e-6))
         True
     """
-    share = q.shape[1] ** 0.25  # q holds the whole 1/√d; the feature map sees d^{-1/4} on both sides
-    q, k, v = (x.astype("float32")[None, :, None] for x in (q * share, k / share, v))
+    scale = q.shape[1] ** -0.25 if scale is None else scale
+    q = q * np.sqrt(q.shape[1])  # as the encoder has them
+    q, k, v = (x.astype("float32")[None, :, None] for x in (q * scale, k * scale, v))
     return np.asarray(ops.convert_to_numpy(linear_attention(q, k, v, feature_map))[0, :, 0], "float64")
 
 
@@ -213,9 +224,12 @@ def errors(way: str, sample: list[tuple[Array, Array, Array]]) -> Array:
     """
     found = []
     for q, k, v in sample:
-        target = exact(q, k, v)
-        found.append(np.linalg.norm(WAYS[way](q, k, v) - target) / np.linalg.norm(target))
+        found.append(_relative(WAYS[way](q, k, v), exact(q, k, v)))
     return np.array(found)
+
+
+def _relative(out: Array, target: Array) -> float:
+    return float(np.linalg.norm(out - target) / np.linalg.norm(target))
 
 
 def stand_ins(tokens: int, start: int, ways: bool, error: float = 0.1) -> dict[str, Any]:
@@ -250,6 +264,52 @@ def stand_ins(tokens: int, start: int, ways: bool, error: float = 0.1) -> dict[s
     }
 
 
+def by_scale(tokens: int, start: int, scales: tuple[float, ...] = (1.0, 2.0, 4.0)) -> dict[str, Any]:
+    """How near "elu + 1" comes to the softmax of all 72 heads if queries and keys are multiplied. One case.
+
+    Args:
+        tokens: word pieces read at once.
+        start: the character of the novel at which it begins.
+        scales: what queries and keys of the encoder are multiplied by.
+
+    Returns:
+        ``mean``, the median error of the mean of all values; ``shared``, that of "elu + 1" for d^{-1/4};
+        ``scaled``, one for each of ``scales``.
+
+    Raises:
+        CorpusError: the weights cannot be had.
+
+    Example:
+        >>> len(by_scale(16, start=0)["scaled"])  # doctest: +SKIP
+        3
+    """
+    sample = heads(tuple(range(6)), tokens, start)
+
+    def median(scale: float) -> float:
+        return float(np.median([_relative(features(*head, "elu+1", scale), exact(*head)) for head in sample]))
+
+    mean, shared = (float(np.median(errors(way, sample))) for way in ("mean of all values", "elu + 1"))
+    return {"mean": mean, "shared": shared, "scaled": [median(scale) for scale in scales]}
+
+
+def nearer(record: Record) -> dict[str, Estimate]:
+    """By how much "elu + 1" is nearer to the softmax than the mean of all values, by what multiplies q and k.
+
+    Args:
+        record: of :func:`by_scale`.
+
+    Example:
+        >>> from lib.workbench.measure import device
+        >>> rows = tuple({"mean": 0.9, "shared": 0.9, "scaled": [error, 0.7, 0.6]} for error in (0.7, 0.8))
+        >>> round(nearer(Record(device(), {}, "2026-01-31", "", "cpu", rows))["as it is"].value, 3)
+        0.15
+    """
+    mean, shared = (np.array(record.column(key)) for key in ("mean", "shared"))
+    errors = [*np.array(record.column("scaled")).T, shared]
+    names = ("as it is", "× 2", "× 4", "÷ d^¼")
+    return {name: Estimate.from_samples(mean - of) for name, of in zip(names, errors, strict=True)}
+
+
 def glimpse(layer: int, tokens: int, start: int) -> dict[str, Any]:
     """The sharpest query of a layer: its weights by the softmax, and those that elu + 1 gives it. One case.
 
@@ -278,8 +338,8 @@ def glimpse(layer: int, tokens: int, start: int) -> dict[str, Any]:
     inner[:, range(tokens), range(tokens)] = -1
     head, query, _ = np.unravel_index(inner.argmax(), inner.shape)
     q, k, _ = sample[head]
-    share = q.shape[1] ** 0.25
-    phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q[query] * share, k / share))
+    whole = q[query] * np.sqrt(q.shape[1])  # as the encoder has it
+    phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (whole, k))
     flat = phi_k @ phi_q / np.sum(phi_k @ phi_q)
     rounded = {"softmax": maps[head, query].round(5).tolist(), "elu + 1": flat.round(5).tolist()}
     return {"pieces": pieces, "head": int(head), "query": int(query), **rounded}

@@ -43,22 +43,14 @@ def _solve_3() -> Callable:
     return phi
 
 
-def _overwrites(rule: Callable) -> bool:
-    rng = np.random.default_rng(4)
-    S, k, v = rng.standard_normal((4, 3)), rng.standard_normal(4), rng.standard_normal(3)
-    k /= np.linalg.norm(k)
-    gradient = np.outer(k, S.T @ k - v)  # of ½‖Sᵀk − v‖² by S
-    return all(np.allclose(rule(S.copy(), k, v, rate), S - rate * gradient) for rate in (0.0, 0.3, 1.0))
-
-
-def _solve_4() -> Callable:
-    def rule(S, k, v, beta):
-        return S + beta * np.outer(k, v - S.T @ k)
-
-    k, v = np.array([0.6, 0.8]), np.array([1.0, 2.0])
-    S = rule(rule(np.zeros((2, 2)), k, v, 1.0), k, 5 * v, 1.0)
-    print("written under one key: v, then 5 v. Read:", (S.T @ k).round(6).tolist())
-    return rule
+def _solve_4() -> tuple[float, float]:
+    k, v = np.array([1.2, 1.6]), np.array([1.0, 2.0])  # the key has length 2
+    S = np.array([[3.0, 0.0], [0.0, -1.0]])
+    for beta in (0.125, 0.25, 0.4, 0.5, 0.6):
+        after = S + beta * np.outer(k, v - S.T @ k)
+        left = np.linalg.norm(after.T @ k - v) / np.linalg.norm(S.T @ k - v)
+        print(f"β = {beta}: {left:.2f} of the error is left")
+    return 1 / 4, 2 / 4
 
 
 def _weights_of_pairs(q: np.ndarray, k: np.ndarray, log_gamma: np.ndarray) -> np.ndarray:
@@ -122,7 +114,7 @@ def _solve_6() -> Any:
 def _solve_7() -> str:
     record = records.load("07-attention", "layers", "cpu")
     for row in record.where(backward=True):
-        value, low, high = row["speedup"]["fused softmax"]
+        value, low, high = row["speedup"]["softmax"]
         counted = costs.layer_flops(row["n"]) / costs.layer_flops(row["n"], "linear")
         print(f"{row['n']:5,} tokens: measured {value:.2f} [{low:.2f}, {high:.2f}], operations {counted:.2f}")
     return (
@@ -165,10 +157,11 @@ SHEET = Sheet(
         Problem(
             "7.4",
             "medium",
-            _overwrites,
-            "First read what the state answers to the key.",
-            "The state answers `S.T @ k`. What is missing is the difference to v, and it is written under k. The "
-            "check compares with a step of gradient descent: it is the same thing.",
+            lambda answer: np.shape(answer) == (2,) and np.allclose(answer, (1 / 4, 1 / 2), atol=1e-3),
+            "Multiply (7.11) by the key: what the state answers afterwards is what it answered before, and more.",
+            "The error S.T @ k − v is multiplied by 1 − β ‖k‖². That is 0 at β = 1/‖k‖², and −1 at twice that β; "
+            "beyond, each visit makes the error larger. Keys of length one and β below 1 are always safe, "
+            "and DeltaNet normalizes its keys.",
             _solve_4,
         ),
         Problem(
@@ -196,8 +189,8 @@ SHEET = Sheet(
             lambda text: len(str(text).split()) >= 25,
             "Change one number of the layer at a time, and predict before you measure.",
             "Claim 7.7 counts products of matrices and compares seconds. What a count leaves out, memory that is "
-            "moved and kernels of unequal speed, depends on the size of a head. The numbers are those of the fused "
-            "kernel in this chapter's run.",
+            "moved and kernels of unequal speed, depends on the size of a head. The numbers are those of the "
+            "claim.",
             _solve_7,
         ),
     ]

@@ -164,7 +164,7 @@ def random_error(
     """As :func:`performer_error`. One case of a record.
 
     Returns:
-        ``error``, and ``law``: what Proposition 7.4 says of independent features and directions of q and k.
+        ``error``, and ``law``: what Proposition 7.5 says of independent features and directions of q and k.
 
     Example:
         >>> row = random_error(8, 64, 0.5, False, 50, seed=0)
