@@ -293,6 +293,7 @@ PLANS = [
     (sweeps.FINETUNE, sweeps.finetune_cases, finetuning.finetune),
     (sweeps.PRETRAINED, sweeps.finetune_cases, finetuning.finetune),
     (sweeps.SCRATCH, sweeps.scratch_cases, finetuning.scratch),
+    (sweeps.FASTER, sweeps.scratch_cases, finetuning.scratch),
 ]
 
 
@@ -344,7 +345,7 @@ def test_the_command_line_records_every_experiment(monkeypatch, tmp_path):
 
     monkeypatch.setattr(records, "sweep", small)
     assert sweeps.main(["--scale", "cpu"]) == 0
-    assert written == ["margin", "finetune", "scratch", "pretrained", "road", "draws"]
+    assert written == ["margin", "finetune", "scratch", "faster", "pretrained", "road", "draws"]
     for name in written:
         assert records.load(sweeps.CHAPTER, name, "cpu", root=tmp_path).command.endswith("crf --scale cpu")
 

@@ -189,7 +189,7 @@ def overlaps(statements: Sequence[Statement]) -> Figure:
     floors = counts.cumsum(axis=0) - counts
     for row, floor, name, hatch in zip(counts, floors, OVERLAPS.values(), ("", "//", "xx"), strict=True):
         ax.bar(range(1, most + 1), row, bottom=floor, label=name.replace("\n", " "), hatch=hatch, edgecolor="white")
-    ax.set_xticks(range(1, most + 1, 2))
+    ax.set_xticks(range(1, most + 1))
     ax.set(xlabel="triples of a sentence", ylabel="sentences")
     ax.legend()
     return figure
@@ -294,7 +294,7 @@ def first_steps(early: Record, late: Record) -> list[Figure]:
     for x, y, name in ((-0.42, 8, "plain"), (-0.2, 42, "power"), (0.1, 8, "bias")):
         ax.text(x, y, name, color=TREATED[name])
     ax.set(title="F1, %", xlim=(-0.5, 1.5), ylim=(-4, 76), xticks=[0, 1])
-    ax.set_xticklabels(["190 steps", "600 steps"])
+    ax.set_xticklabels(["190 steps", "582 steps"])
     return [left, right]
 
 

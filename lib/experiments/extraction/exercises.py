@@ -246,7 +246,7 @@ SHEET = Sheet(
         ),
         Problem(
             "6.6",
-            "hard",
+            "easy",
             lambda logits: abs(float(logits) - _limit()) < 0.02,
             "For large n the sigmoid has to be close to 1. What is q^(1/n), nearly, and what is its logit?",
             "For large n, q^(1/n) is nearly 1 + log(q)/n, and its logit nearly log(n) − log(−log q). In the "
