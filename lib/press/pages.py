@@ -225,9 +225,7 @@ def _finish_files(app: Sphinx, error: Exception | None) -> None:
         for pattern in _UNUSED_FILES:
             for path in (Path(app.outdir) / "_static").glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if (
-        error is None and app.builder.format == "html"
-    ):  # the builder copies them again, whether a page changed or not
+    if error is None and app.builder.format == "html":  # the builder copies them each time
         for path in {*(Path(app.outdir) / "_static").glob("*.css")} - {Path(app.outdir) / "_static" / "site.css"}:
             path.unlink()
 
