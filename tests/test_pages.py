@@ -47,6 +47,10 @@ PHONE = {"width": 390, "height": 844}
 #: The narrowest window that a page must fit: an old phone, or a desktop enlarged to 400 %.
 NARROW = {"width": 320, "height": 640}
 MEGABYTE = 1_000_000
+#: Lays out what is far from the window too: what waits for the reader to come near overflows nothing, has no size
+#: and no contrast, so that a test of it could not fail.
+NOTHING_WAITS = """document.head.append(Object.assign(document.createElement("style"),
+    {textContent: "* { content-visibility: visible !important }"}))"""
 #: The page's script looks at formulas and code when there is nothing else to do.
 LOOKED = "document.querySelector('.bd-article').dataset.looked !== undefined"
 
@@ -113,8 +117,9 @@ class Visit:
         )
 
     def open(self, url: str) -> Visit:
-        """Load a page and wait until its script has looked at everything."""
+        """Load a page, lay out all of it, and wait until its script has looked at everything."""
         self.page.goto(url, wait_until="load")
+        self.page.evaluate(NOTHING_WAITS)
         self.page.wait_for_function(LOOKED)
         return self
 
@@ -502,11 +507,6 @@ def test_claims_are_chosen_without_scripts(browser: Browser, address: str) -> No
     context.close()
 
 
-#: Lays out what is far from the window too: a locator does not see what waits for the reader to come near.
-_NOTHING_WAITS = """document.head.append(Object.assign(document.createElement("style"),
-    {textContent: "* { content-visibility: visible !important }"}))"""
-
-
 def test_without_scripts_no_control_of_a_chapter_is_dead(browser: Browser, address: str) -> None:
     """What is left to be clicked works without scripts: links, folds, and the theme's menus."""
     context = browser.new_context(java_script_enabled=False)
@@ -514,7 +514,7 @@ def test_without_scripts_no_control_of_a_chapter_is_dead(browser: Browser, addre
     for document in DOCUMENTS:
         if re.match(r"book/\d\d-", document):
             page.goto(f"{address}/{document}.html")
-            page.evaluate(_NOTHING_WAITS)
+            page.evaluate(NOTHING_WAITS)
             dead = page.locator("article :is(button, input, select, [role=slider], noscript):visible")
             assert dead.count() == 0, document
             for figure in page.locator("figure.explorable").all():
@@ -586,6 +586,7 @@ def reader(browser: Browser) -> Iterator[Visit]:
 @pytest.mark.parametrize("way", ["served", "from the disk"])
 def test_the_search_box_finds_a_word(reader: Visit, address: str, site: Path, way: str) -> None:
     page = reader.open(f"{address if way == 'served' else site.as_uri()}/{DOCUMENTS[0]}.html").page
+    page.wait_for_load_state("networkidle")  # the page's icon would be given up with the page, and fail
     page.keyboard.press("Control+k")
     page.keyboard.type("orthogonal")
     page.keyboard.press("Enter")
