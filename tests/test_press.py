@@ -152,6 +152,18 @@ def test_executing_twice_changes_nothing_and_an_edit_is_stored(tmp_path):
     assert json.loads(notebooks.claims(path, tmp_path).read_text(encoding="utf8"))[0]["statement"] == "B."
 
 
+def test_a_notebook_that_is_no_chapter_is_stored_but_for_what_nobody_runs_for_us(tmp_path):
+    first = chapter(tmp_path, f"{IMPORTABLE}print(1)", "raise SystemError", "print(2)", tags={1: ["nbval-skip"]})
+    path = first.rename(first.with_name("record-it.ipynb"))
+    assert execute.execute(path, tmp_path) == "stored"
+    ran, skipped, also = [cell for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+    assert [ran.execution_count, skipped.execution_count, also.execution_count] == [1, None, 2]
+    assert (ran.outputs[0].text, skipped.outputs, also.outputs[0].text) == ("1\n", [], "2\n")
+    assert execute.execute(path, tmp_path) == "unchanged"
+    assert not notebooks.claims(path, tmp_path).exists()
+    assert notebooks.read(path).cells[1].source.startswith("**Cost:**\n")  # nothing was measured
+
+
 def test_measuring_leaves_the_notebooks_outputs_alone(tmp_path):
     path = chapter(tmp_path, f"{IMPORTABLE}print(1)")
     assert execute.execute(path, tmp_path, measure_only=True) == "measured"

@@ -73,7 +73,7 @@ def run(
     }
     ask = new_code_cell(_EPILOGUE)
     client = NotebookClient(
-        new_notebook(cells=[*notebook.cells, ask], metadata=notebook.metadata),
+        new_notebook(cells=[*filter(_is_run, notebook.cells), ask], metadata=notebook.metadata),
         km=manager,
         timeout=3600,
         kernel_name="python3",
@@ -90,6 +90,10 @@ def run(
         if manager is None and any(output.get("name") == "stderr" for output in cell.outputs):
             raise ValueError(f"{path.name}: a cell wrote to stderr, which must not be stored:\n{cell.source}")
     return notebook, record
+
+
+def _is_run(cell: NotebookNode) -> bool:
+    return notebooks.SKIPPED not in notebooks.tags(cell)
 
 
 def changed_cells(old: NotebookNode, new: NotebookNode) -> Iterator[tuple[int, list[str]]]:
@@ -137,11 +141,13 @@ def stamp(path: Path, root: Path = notebooks.ROOT) -> None:
 
 
 def execute(path: Path, root: Path = notebooks.ROOT, *, measure_only: bool = False) -> str:
-    """Execute one notebook and store its outputs, claims and cost.
+    """Execute one notebook and store its outputs; of a chapter also its claims and its cost.
 
     Returns:
         ``"unchanged"``, ``"stored"`` or ``"measured"``.
     """
+    if path not in notebooks.chapters(root):
+        return _refresh(path)
     with tempfile.TemporaryDirectory() as folder:
         claimed = Path(folder) / "claims.json"
         notebook, record = run(path, claimed)
@@ -165,13 +171,25 @@ def execute(path: Path, root: Path = notebooks.ROOT, *, measure_only: bool = Fal
     return "measured" if measure_only else "unchanged" if fresh else "stored"
 
 
+def _refresh(path: Path) -> str:
+    """Store what a notebook shows that is no chapter: it claims nothing, and its cost is not measured."""
+    before = notebooks.read(path)
+    notebook, _ = run(path, Path(os.devnull))
+    ran = all(cell.execution_count for cell in _code(before) if _is_run(cell))
+    if ran and not any(changed_cells(before, notebook)):
+        return "unchanged"
+    notebooks.write(path, notebook)
+    return "stored"
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Run notebooks and store their outputs.")
-    parser.add_argument("notebook", nargs="*", type=Path, help="default: every chapter")
+    parser.add_argument("notebook", nargs="*", type=Path, help="default: all")
     parser.add_argument("--measure", action="store_true", help="record time and memory, store nothing else")
     options = parser.parse_args()
-    paths = [path.resolve() for path in options.notebook] or notebooks.chapters()
+    all_of_them = notebooks.chapters() if options.measure else notebooks.every()
+    paths = [path.resolve() for path in options.notebook] or all_of_them
     for path in (bar := tqdm(paths, unit="notebook", disable=not sys.stderr.isatty())):
         bar.set_description(path.stem)
         tqdm.write(f"{path.stem}: {execute(path, measure_only=options.measure)} ({measure.device().kind})")

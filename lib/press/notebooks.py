@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: How the chapters came out on the releases of Colab; `lib.press.colab` writes it.
 COLAB_RUNS = ROOT / "data" / "colab" / "runs.json"
 
-#: Tags with a meaning: the setup cell, the cost line, an output nbval does not compare.
-SETUP, COST, UNCOMPARED = "setup", "cost", "nbval-ignore-output"
+#: Tags with a meaning: the setup cell, the cost line, an output nbval does not compare, a cell nobody runs for us.
+SETUP, COST, UNCOMPARED, SKIPPED = "setup", "cost", "nbval-ignore-output", "nbval-skip"
 #: Cells of which a reader of the page sees what they show alone: a solution, which folds itself, and a count.
 SOLUTION, RESULT = "solution", "result"
 #: A cell whose work needs an accelerator: a notebook that has one asks Colab for it, and no other does.
