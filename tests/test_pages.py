@@ -6,21 +6,16 @@ import functools
 import gzip
 import json
 import re
-import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from shared import require
+from playwright.sync_api import Browser, Locator, Page
 
 from lib.press import citing, notebooks
 from lib.press.site import documents
@@ -33,15 +28,6 @@ LIBRARY = [name for name in documents() if name.startswith("book/api/")]
 DOCUMENTS = [
     name for name in documents() if name not in LIBRARY or name.endswith(("/index", "/attention", "/bert"))
 ]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 #: The narrowest window that a page must fit: an old phone, or a desktop enlarged to 400 %.
@@ -56,38 +42,6 @@ LOOKED = "document.querySelector('.bd-article').dataset.looked !== undefined"
 
 
 # --- The site in a browser --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    require(
-        chromium is not None,
-        "The page tests drive Chromium, and there is none here: `apt-get install chromium`, or install Chrome.",
-    )
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, headless=True, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    """Where the site is served, without a slash at the end."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            """Say nothing of a browser that has left a page before all of it came."""
-
-    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 @dataclass

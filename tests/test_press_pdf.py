@@ -1,7 +1,6 @@
 """The book as one PDF: pages joined, links led, contents numbered, and printed."""
 
 import re
-import shutil
 
 import pytest
 from bs4 import BeautifulSoup
@@ -9,6 +8,7 @@ from pypdf import PdfReader
 from shared import require
 
 from lib.press import pdf, site
+from lib.press.browser import chromium
 
 PAGES = {
     "book/01-a": """<html><head><link rel="stylesheet" href="../_static/book.css"></head>
@@ -89,7 +89,7 @@ def test_a_site_that_is_not_built_is_refused(tmp_path):
 
 @pytest.mark.browser
 def test_the_contents_say_where_chapters_begin(tmp_path, monkeypatch):
-    require(any(map(shutil.which, pdf._BROWSERS)), "Chromium prints the book, and there is none here")
+    require(chromium() is not None, "Chromium prints the book, and there is none here")
     chapters = [tmp_path / f"{name}.ipynb" for name in PAGES]
     monkeypatch.setattr(pdf.notebooks, "chapters", lambda: chapters)
     monkeypatch.setattr(pdf, "BESIDE", ())

@@ -180,7 +180,8 @@ def _described(asset: Any) -> str:
 
 def _name_edition(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Tell the templates which version this is, and where a mistake on this page is reported."""
-    version, url = release.version(), address.address()
+    root = Path(app.srcdir)
+    version, url = release.version(root), address.address(root)
     context["book"] = {
         "version": version,
         "citing": app.builder.get_relative_uri(page, "book/citing"),

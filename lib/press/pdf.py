@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from html import escape
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from pypdf import PdfReader
 
-from lib.press import notebooks, site
+from lib.press import browser, notebooks, site
 
 #: Where the printed book lies: within the site, for download.
 FILE = site.SITE / "proof-by-running.pdf"
@@ -31,7 +30,6 @@ BESIDE = ("book/notation", "book/devices", "book/corrections", "book/teaching", 
 _OFFER = '<p id="pdf" hidden></p>'
 #: What is of no use on paper: folded code, worked solutions, what is clicked.
 _LEFT_OUT = "details, script, .headerlink, .copybtn, .prev-next-footer, fieldset.choose, output.shown"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _ADDRESS = re.compile(r"^(?:([\w./-]+)\.html)?(?:#(.*))?$")
 _REFERENCE = re.compile(r"url\((['\"]?)#([^)'\"]+)\1\)")
 _STYLE = """
@@ -218,16 +216,15 @@ def build(file: Path, root: Path = notebooks.ROOT) -> int:
     missing = [name for name in (*chapters, *BESIDE) if not (folder / f"{name}.html").exists()]
     if missing:
         raise PdfError(f"{missing[0]} is not built: run `make book` first")
-    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if browser is None:
+    if browser.chromium() is None:
         raise PdfError("Chromium prints the book, and there is none: install chromium, or Chrome")
     html, headings = joined({name: (folder / f"{name}.html").read_text("utf8") for name in (*chapters, *BESIDE)})
     # The links to styles and images are relative, so the document lies beside the pages while it is printed.
     source, half = folder / "book" / "whole.html", file.with_suffix(".part")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with sync_playwright() as driver:
-            page = driver.chromium.launch(executable_path=browser).new_page()
+        with browser.launched() as chromium:
+            page = chromium.new_page()
             numbers: dict[str, int] = {}
             for _ in range(2):
                 source.write_text(filled(html, numbers), encoding="utf8")
