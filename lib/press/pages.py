@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -50,17 +49,6 @@ _KERNEL_SETTINGS = re.compile(
     r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
 )
 _COLAB_BADGE = re.compile(r'<img alt="Open in Colab"[^>]*>')
-#: What the theme copies into the site and no page loads: icon scripts and fonts, translations, source maps.
-_UNUSED_FILES = (
-    "scripts/fontawesome.js*",
-    "scripts/*.map",
-    "styles/*.map",
-    "locales",
-    "vendor",
-    "*thebe*",
-    "*toggle*",
-    "*design*",
-)
 
 
 class ClaimCount(Generated):
@@ -219,16 +207,11 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
 
 
 def _finish_files(app: Sphinx, error: Exception | None) -> None:
-    """Write the style sheet and the script of all pages, and remove from the built site what no page loads."""
-    joined = getattr(app.builder, "joined_assets", None)  # None where no page was out of date
-    if error is None and joined:
-        assets.write(Path(app.outdir), joined["css_files"], joined["script_files"])
-        for pattern in _UNUSED_FILES:
-            for path in (Path(app.outdir) / "_static").glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if error is None and app.builder.format == "html":  # the builder copies them each time
-        for path in {*(Path(app.outdir) / "_static").glob("*.css")} - {Path(app.outdir) / "_static" / "site.css"}:
-            path.unlink()
+    """Write the style sheet and the script of all pages, and leave no file that none of them loads."""
+    if error is None and app.builder.format == "html":
+        if joined := getattr(app.builder, "joined_assets", None):  # None where no page was out of date
+            assets.write(Path(app.outdir), joined["css_files"], joined["script_files"])
+        assets.clean(Path(app.outdir))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
