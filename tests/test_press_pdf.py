@@ -20,6 +20,7 @@ PAGES = {
 <svg><defs><clipPath id="c"/></defs><g clip-path="url(#c)"><use xlink:href="#c"></use></g></svg>
 <section id="why"><h2>1.1 Why</h2><p>Because.</p></section></section></article></body></html>""",
     "book/02-b": """<html><head></head><body><article><section id="two"><h1>2. Two</h1>
+<h2 id="rule">A rule</h2>
 <section id="law"><h2>2.1 The law</h2><svg><clipPath id="c"/></svg></section></section></article></body></html>""",
 }
 
@@ -72,6 +73,7 @@ def test_the_contents_name_chapters_and_sections(joined):
         (1, "1. One & all", "01-a--top"),
         (2, "1.1 Why", "01-a--why-heading"),
         (1, "2. Two", "02-b--top"),
+        (2, "A rule", "02-b--rule"),
         (2, "2.1 The law", "02-b--law-heading"),
     ]
     assert "<" not in pdf.filled("".join(re.findall(r"\{page:[^}]+\}", str(joined[0]))), {})
@@ -85,6 +87,14 @@ def test_a_page_without_an_article_is_refused():
 def test_a_site_that_is_not_built_is_refused(tmp_path):
     with pytest.raises(pdf.PdfError, match=r"book/01-angles is not built: run `make book`"):
         pdf.build(tmp_path / "book.pdf", tmp_path)
+
+
+@pytest.mark.browser
+def test_a_character_that_no_font_has_is_known_by_its_box(browser):
+    page = browser.new_page()
+    assert pdf.alike(page, "\ue000", "\ue001")  # for private use
+    assert not pdf.alike(page, "a", "b")
+    page.close()
 
 
 @pytest.mark.browser
