@@ -240,7 +240,6 @@ def test_axe_finds_no_violation(visit: Visit, scheme: str) -> None:
 @pytest.mark.parametrize("size", [PHONE, NARROW], ids=["390", "320"])
 def test_a_phone_shows_the_whole_width(visit: Visit, size: dict[str, int]) -> None:
     page = visit.show(size=size)
-    page.wait_for_timeout(400)  # the theme looks for boxes that scroll 300 ms after the window has changed
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     # Nothing is cut off either: what sticks out lies in a box that scrolls and that the keyboard reaches.
     cut = page.evaluate(
@@ -279,7 +278,6 @@ def test_a_table_is_cards_on_a_phone_and_a_table_elsewhere(visit: Visit) -> None
 def test_a_formula_that_is_wider_than_a_phone_says_so(visit: Visit) -> None:
     """It scrolls, the keyboard reaches it, and a shadow lies where more is to be seen."""
     page = visit.show(size=PHONE)
-    page.wait_for_timeout(400)
     wide = page.evaluate(
         """() => [...document.querySelectorAll("article :is(div.math, span.math.wide)")]
           .filter(box => box.scrollWidth > box.clientWidth + 1)
@@ -575,6 +573,53 @@ def test_the_theme_button_is_remembered(reader: Visit, address: str) -> None:
     assert page.evaluate(theme) == "dark"
 
 
+def test_the_search_page_has_the_frame_of_the_others(reader: Visit, address: str) -> None:
+    reader.page.goto(f"{address}/search.html?q=orthogonal")
+    reader.page.locator("#search-results a").first.wait_for()
+    reader.page.get_by_role("button", name="Color mode").click()
+    assert reader.page.evaluate("document.documentElement.dataset.mode") == "dark"
+
+
+def test_the_contents_show_the_section_that_is_read(reader: Visit, address: str) -> None:
+    page = reader.open(f"{address}/{DOCUMENTS[1]}.html").show()
+    links = page.locator("#pst-page-toc-nav .toc-h2 > a")
+    current = page.locator("#pst-page-toc-nav [aria-current=true]")
+    target = links.nth(3).get_attribute("href")
+    page.evaluate("id => document.getElementById(id).scrollIntoView()", target[1:])
+    page.locator(f"#pst-page-toc-nav a.active[href='{target}']").wait_for()
+    assert current.count() == 1
+    # What is chosen is shown, whatever comes by on the way to it.
+    links.nth(6).click()
+    assert current.get_attribute("href") == links.nth(6).get_attribute("href")
+
+
+def test_code_is_copied_as_it_stands(browser: Browser, address: str) -> None:
+    context = browser.new_context(viewport=DESKTOP, permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(f"{address}/{DOCUMENTS[1]}.html")
+    cell = page.locator("div.cell_input:visible").first
+    cell.locator(".copybtn").wait_for(state="attached")
+    cell.hover()
+    cell.get_by_role("button", name="Copy to clipboard").click()
+    cell.locator(".copybtn.success").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == cell.locator("pre").text_content().removesuffix("\n")
+    assert copied.startswith(("from ", "import "))
+    context.close()
+
+
+def test_a_page_does_not_lay_out_what_is_far_away(reader: Visit, address: str) -> None:
+    """Nothing on a page asks for the size of what waits, which would have it laid out while the page opens."""
+    page = reader.page
+    page.goto(f"{address}/{DOCUMENTS[1]}.html", wait_until="load")
+    page.wait_for_function(LOOKED)
+    page.wait_for_timeout(500)
+    far = "[...document.querySelectorAll('section.chapter > section pre')].at(-1)"
+    # A box that scrolls is a tab stop, and one far away has not been looked at.
+    assert page.locator("article [tabindex]").count() < 5
+    assert page.evaluate(f"{far}.checkVisibility({{contentVisibilityAuto: true}})") is False
+
+
 def test_the_pages_of_the_library_fit_a_phone_and_ask_for_nothing_that_is_not_there(
     reader: Visit, address: str
 ) -> None:
@@ -591,6 +636,12 @@ def test_the_menu_of_a_phone_opens_and_closes(reader: Visit, address: str) -> No
     assert menu.get_by_role("link").count() >= len([name for name in DOCUMENTS if "/api/" not in name])
     page.keyboard.press("Escape")
     assert menu.count() == 0
+    # The contents of the page close when a section is chosen.
+    contents = page.locator("dialog[open] #pst-page-toc-nav")
+    page.goto(f"{address}/{DOCUMENTS[1]}.html")
+    page.locator(".secondary-toggle").first.click()
+    contents.get_by_role("link").nth(2).click()
+    contents.wait_for(state="detached")
 
 
 def test_a_report_of_a_mistake_says_where_the_reader_is(browser: Browser) -> None:

@@ -150,7 +150,7 @@ def test_code_has_the_colours_of_the_theme_in_the_light_and_in_the_dark(site):
 
 def test_the_address_of_the_files_changes_with_what_they_are_made_of(tmp_path):
     (tmp_path / "_static").mkdir()
-    for name in ("book.css", "book.js"):
+    for name in ("book.css", "book.js", "frame.js"):
         (tmp_path / "_static" / name).write_text(name)
     marks = {assets.mark(tmp_path, "a"), assets.mark(tmp_path, "b")}
     (tmp_path / "_static" / "book.css").write_text("other")

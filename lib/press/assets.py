@@ -1,8 +1,8 @@
 """One style sheet and one script for all pages, without the rules that no page of the site uses.
 
-The builder and its theme bring 17 files of styles and scripts, of which most rules style what this book does not
-have. When the pages are written, the files are joined in their order, and a rule stays if every class and every
-identifier that its selector asks for stands in a page or in a script. The page of search keeps its scripts apart.
+The builder and its theme bring a dozen files of styles, of which most rules style what this book does not have.
+When the pages are written, the files are joined in their order, and a rule stays if every class and identifier that
+its selector asks for stands in a page or in a script. The page of search keeps its scripts apart.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 STYLES, SCRIPTS = "site.css", "site.js"
-#: What the theme's own layout loads before and after the files of extensions.
+#: What the theme's own layout loads before the files of extensions.
 THEME_STYLES = ("basic.css", "styles/pydata-sphinx-theme.css")
-THEME_SCRIPTS = ("scripts/bootstrap.js", "scripts/pydata-sphinx-theme.js")
 
 #: A file below ``_static`` that a page names, and behind it the mark of its version.
 _LOADED = re.compile(r"[\"'/]_static/([\w./-]+)")
@@ -124,10 +123,11 @@ def mark(root: Path, makers: str) -> str:
     """What a page appends to the addresses of the two files, so that no browser dresses it in older ones.
 
     Args:
-        root: the folder whose ``_static`` the book's own style sheet and script are in.
+        root: the folder whose ``_static`` the book's own style sheet and scripts are in.
         makers: what else decides what the files hold.
     """
-    own = b"".join((root / "_static" / name).read_bytes() for name in ("book.css", "book.js"))
+    files = sorted(path for path in (root / "_static").iterdir() if path.suffix in (".css", ".js"))
+    own = b"".join(path.read_bytes() for path in files)
     versions = "".join(version(name) for name in ("sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb"))
     return hashlib.sha256(f"{makers}{versions}".encode() + own).hexdigest()[:8]
 

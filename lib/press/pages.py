@@ -44,7 +44,15 @@ from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
 
 #: What Jupyter Book puts on every page and no page of this book uses: live kernels, toggle buttons, design grids.
-_UNUSED_ASSETS = re.compile(r"thebe|toggle|design|mathjax", re.IGNORECASE)
+#: Of the scripts also those in whose place frame.js stands.
+_UNUSED = {
+    "css_files": re.compile(r"thebe|toggle|design", re.IGNORECASE),
+    "script_files": re.compile(
+        r"thebe|toggle|design|mathjax|clipboard|copybutton|sphinx-book-theme", re.IGNORECASE
+    ),
+}
+#: What the template puts at the end of the page of search, where the page is read.
+_OWN_SCRIPTS = ("_static/book.js", "_static/frame.js")
 _KERNEL_SETTINGS = re.compile(
     r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
 )
@@ -181,15 +189,15 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
     """Give the page one style sheet and one script, and mend what the builder wrote."""
     joined = {"css_files": assets.THEME_STYLES, "script_files": ()}
     for kind in joined:
-        context[kind] = [asset for asset in context[kind] if not _UNUSED_ASSETS.search(_described(asset))]
+        context[kind] = [asset for asset in context[kind] if not _UNUSED[kind].search(_described(asset))]
         names = [(asset.filename or "").removeprefix("_static/") for asset in context[kind]]
         joined[kind] += tuple(name for name in names if name)
-    joined["script_files"] += assets.THEME_SCRIPTS
     app.builder.joined_assets = joined
     context["assets"] = assets.mark(Path(app.srcdir), app.config.press_version)
     context["css_files"] = []
-    if page != "search":  # which runs the builder's scripts one by one
-        context["script_files"] = []
+    # The page of search runs the builder's scripts one by one; the book's own end it, as they end the joined one.
+    apart = context["script_files"] if page == "search" else ()
+    context["script_files"] = [asset for asset in apart if asset.filename not in _OWN_SCRIPTS]
     # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
     body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
     # The badge of a notebook is a picture on another server, from which no page loads anything.
