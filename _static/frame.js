@@ -20,11 +20,14 @@
     });
   });
 
-  // A click beside a dialog closes it.
-  all("dialog").forEach((dialog) => dialog.addEventListener("click", (event) => {
-    const {left, right, top, bottom} = dialog.getBoundingClientRect(), {clientX: x, clientY: y} = event;
-    if (event.target === dialog && (x < left || x > right || y < top || y > bottom)) dialog.close();
-  }));
+  // A click beside a dialog closes it, and so does Escape, of which Sphinx keeps the browser from taking notice.
+  all("dialog").forEach((dialog) => {
+    dialog.addEventListener("click", (event) => {
+      const {left, right, top, bottom} = dialog.getBoundingClientRect(), {clientX: x, clientY: y} = event;
+      if (event.target === dialog && (x < left || x > right || y < top || y > bottom)) dialog.close();
+    });
+    dialog.addEventListener("keydown", ({key}) => { if (key === "Escape") dialog.close(); });
+  });
 
   // Search: Ctrl or Command and K goes to the field of the page, or else opens one.
   const mac = /^(Mac|iP)/.test(navigator.platform), asking = document.getElementById("pst-search-dialog");
