@@ -26,7 +26,7 @@ test test-backends fuzz portability newest: export OPENBLAS_NUM_THREADS := 1
 test test-backends fuzz portability newest: export OMP_NUM_THREADS := 1
 
 .PHONY: help book test test-backends fuzz portability coverage speed lighthouse colab newest links lab student \
-  pdf messages execute bench gpu release address lock clean
+  pdf picture messages execute bench gpu release address lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -94,6 +94,10 @@ student: .venv/page ## write the notebooks without solutions, for instructors, i
 pdf: .venv/ready ## print the whole book as one PDF (needs Chromium)
 	@$(BIN)/python -m lib.press.site
 	@$(BIN)/python -m lib.press.pdf
+
+picture: .venv/ready ## take the picture of chapter 1 in README.md anew (needs Chromium)
+	@$(BIN)/python -m lib.press.site
+	@$(BIN)/python -m lib.press.picture
 
 messages: .venv/page ## extract what a translator translates, into _build/messages
 	@$(BIN)/python -m lib.press.site

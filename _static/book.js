@@ -5,49 +5,36 @@ if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 
 // A box that scrolls sideways must be reachable from the keyboard, and one that does not must be no tab stop. A formula
 // in the text cannot break: where it is wider than its paragraph, it becomes a box that scrolls. What is far from the
-// window has not been laid out; it is looked at a little at a time, when the browser has nothing else to do.
-window.addEventListener("load", () => {
-  const article = document.querySelector(".bd-article");
-  if (!article) return;  // the page of search
-  const boxes = [...document.querySelectorAll(".bd-article :is(div.math, .map, pre)")];
-  const formulas = [...document.querySelectorAll(".bd-article span.math")];
-  const reachable = (box, scrolls) => {
-    if (scrolls) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
+// window has no layout, and to ask for its width would make one. So each is looked at when it gets its size: as the
+// reader comes near, as code is unfolded, as the window changes.
+const article = document.querySelector(".bd-article");
+if (article) {
+  const boxes = "div.math, .map, pre, .pst-scrollable-table-container, .cell_output > .output";
+  const rooms = new Map();
+  article.querySelectorAll("span.math").forEach((formula) => {
+    const room = formula.closest("p, li, dd, td, th, figcaption, div");
+    rooms.set(room, [...rooms.get(room) ?? [], formula]);
+  });
+  const changed = new Set();
+  const look = () => {
+    const formulas = [...changed].flatMap((room) => (rooms.get(room) ?? []).map((formula) => [formula,
+      formula.firstElementChild?.getBoundingClientRect().width > room.clientWidth]));
+    const scrolls = [...changed].filter((box) => box.matches(boxes)).map((box) => [box, box.scrollWidth > box.clientWidth]);
+    formulas.forEach(([formula, wide]) => formula.classList.toggle("wide", wide));
+    for (const [box, reachable] of [...formulas, ...scrolls])
+      if (reachable) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    changed.clear();
+    article.dataset.looked = "";
   };
-  const update = (box) => reachable(box, box.scrollWidth > box.clientWidth);
-  const fit = (formula) => {
-    const drawn = formula.firstElementChild, room = formula.closest("p, li, dd, td, th, figcaption, div");
-    const wide = drawn !== null && drawn.getBoundingClientRect().width > room.clientWidth;
-    formula.classList.toggle("wide", wide);
-    reachable(formula, wide);
-  };
-  const idle = window.requestIdleCallback ?? ((work) => setTimeout(() => work({timeRemaining: () => 8}), 30));
-  let left = [], waiting = false;
-  const look = (deadline) => {
-    do {
-      const node = left.shift();
-      if (node) (node.matches("span") ? fit : update)(node);
-    } while (left.length && deadline.timeRemaining() > 4);
-    waiting = left.length > 0;
-    if (waiting) idle(look);
-    else article.dataset.looked = "";
-  };
-  const lookAgain = () => {
+  const observer = new ResizeObserver((entries) => {
     delete article.dataset.looked;
-    left = [...formulas, ...boxes];
-    if (!waiting) idle(look);
-    waiting = true;
-  };
-  // Code changes its size also as it is unfolded, or comes back from paper.
-  const observer = new ResizeObserver((entries) => entries.forEach((entry) => update(entry.target)));
-  boxes.forEach((box) => observer.observe(box));
-  let width = 0;
-  new ResizeObserver(([{contentRect}]) => {
-    if (contentRect.width !== width) lookAgain();
-    width = contentRect.width;
-  }).observe(article);
-});
+    if (!changed.size) requestAnimationFrame(look);
+    entries.forEach(({target}) => changed.add(target));
+  });
+  [...rooms.keys(), ...article.querySelectorAll(boxes)].forEach((node) => observer.observe(node));
+  requestAnimationFrame(look);
+}
 
 // The emblem on the front page: every position was computed when the site was built.
 document.querySelectorAll("figure.emblem").forEach((figure) => {

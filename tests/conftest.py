@@ -10,13 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import search  # noqa: F401  (before any test file it chooses what hypothesis does)
 from shared import longest_first, require, restored, seed_everything, shuffled
 
-from lib.press import colab, notebooks
+from lib.press import notebooks, portability
 from lib.press import site as press
+from lib.press.browser import chromium, launched, served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 #: What the pages are made from.
 SOURCES = (
@@ -103,6 +108,21 @@ def site() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of a file."""
+    require(chromium() is not None, "Chromium is needed, and there is none: apt-get install chromium, or Chrome")
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served, without a slash at the end."""
+    with served(site) as address:
+        yield address
+
+
 def _newest(source: str) -> float:
     """When a file, or anything below a folder, was last changed."""
     path = notebooks.ROOT / source
@@ -125,7 +145,7 @@ def _alone(lock: Path) -> Iterator[None]:
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy of the book, to be stamped."""
-    return colab.copy(tmp_path / "checkout")
+    return portability.copy(tmp_path / "checkout")
 
 
 @pytest.fixture(scope="session")

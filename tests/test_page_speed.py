@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
-from shared import require
 
 from lib.press import lighthouse, speed
 from lib.press.site import documents
@@ -26,22 +23,6 @@ OTHERS = ["book/index", "book/notation", "book/claims", "book/references", "book
 KILOBYTE = 1000
 #: On the line of the measurement 200 kB take a second.
 MOST = {"requests": 8, "chapter": 400 * KILOBYTE, "page": 150 * KILOBYTE}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = speed.chromium()
-    require(chromium is not None, "The page tests drive Chromium, and there is none here.")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, headless=True, args=speed.QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    with speed.served(site) as address:
-        yield address
 
 
 @pytest.fixture(scope="module", params=[*CHAPTERS, *OTHERS])
@@ -105,7 +86,7 @@ def test_the_server_compresses_text_and_knows_what_is_not_there(address: str) ->
 def test_the_command_line_prints_a_line_a_page(monkeypatch: pytest.MonkeyPatch, capsys: Any, site: Path) -> None:  # noqa: ARG001
     seen = speed.Opening("book/index", 5, 60_000, 0.5, 0.6, 0.9, 0.0)
     monkeypatch.setattr(speed, "opened", lambda *_: seen)
-    monkeypatch.setattr(speed, "chromium", lambda: None)
+    monkeypatch.setattr(speed.browser, "chromium", lambda: None)
     with pytest.raises(SystemExit, match="no Chromium"):
         speed.main(["book/index"])
     assert str(seen).split() == ["book/index", "5", "60", "kB", "0.50", "s", "0.60", "s", "0.90", "s", "0.000"]
@@ -121,7 +102,7 @@ def test_lighthouse_is_asked_for_marks_and_what_they_are_for(monkeypatch: pytest
     outcome = subprocess.CompletedProcess([], 0, stdout=json.dumps({"categories": categories, "audits": audits}))
     monkeypatch.setattr(lighthouse.subprocess, "run", lambda *_, **__: outcome)
     monkeypatch.setattr(lighthouse.shutil, "which", lambda _: "npx")
-    monkeypatch.setattr(speed, "chromium", lambda: "chromium")
+    monkeypatch.setattr(lighthouse.browser, "chromium", lambda: "chromium")
     lighthouse.main(["book/index"])
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.split() == ["page", *lighthouse.MARKS]

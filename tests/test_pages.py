@@ -6,21 +6,16 @@ import functools
 import gzip
 import json
 import re
-import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from shared import require
+from playwright.sync_api import Browser, Locator, Page
 
 from lib.press import citing, notebooks
 from lib.press.site import documents
@@ -33,15 +28,6 @@ LIBRARY = [name for name in documents() if name.startswith("book/api/")]
 DOCUMENTS = [
     name for name in documents() if name not in LIBRARY or name.endswith(("/index", "/attention", "/bert"))
 ]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 #: The narrowest window that a page must fit: an old phone, or a desktop enlarged to 400 %.
@@ -56,38 +42,6 @@ LOOKED = "document.querySelector('.bd-article').dataset.looked !== undefined"
 
 
 # --- The site in a browser --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    require(
-        chromium is not None,
-        "The page tests drive Chromium, and there is none here: `apt-get install chromium`, or install Chrome.",
-    )
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, headless=True, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    """Where the site is served, without a slash at the end."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            """Say nothing of a browser that has left a page before all of it came."""
-
-    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 @dataclass
@@ -286,7 +240,6 @@ def test_axe_finds_no_violation(visit: Visit, scheme: str) -> None:
 @pytest.mark.parametrize("size", [PHONE, NARROW], ids=["390", "320"])
 def test_a_phone_shows_the_whole_width(visit: Visit, size: dict[str, int]) -> None:
     page = visit.show(size=size)
-    page.wait_for_timeout(400)  # the theme looks for boxes that scroll 300 ms after the window has changed
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     # Nothing is cut off either: what sticks out lies in a box that scrolls and that the keyboard reaches.
     cut = page.evaluate(
@@ -325,7 +278,6 @@ def test_a_table_is_cards_on_a_phone_and_a_table_elsewhere(visit: Visit) -> None
 def test_a_formula_that_is_wider_than_a_phone_says_so(visit: Visit) -> None:
     """It scrolls, the keyboard reaches it, and a shadow lies where more is to be seen."""
     page = visit.show(size=PHONE)
-    page.wait_for_timeout(400)
     wide = page.evaluate(
         """() => [...document.querySelectorAll("article :is(div.math, span.math.wide)")]
           .filter(box => box.scrollWidth > box.clientWidth + 1)
@@ -621,6 +573,53 @@ def test_the_theme_button_is_remembered(reader: Visit, address: str) -> None:
     assert page.evaluate(theme) == "dark"
 
 
+def test_the_search_page_has_the_frame_of_the_others(reader: Visit, address: str) -> None:
+    reader.page.goto(f"{address}/search.html?q=orthogonal")
+    reader.page.locator("#search-results a").first.wait_for()
+    reader.page.get_by_role("button", name="Color mode").click()
+    assert reader.page.evaluate("document.documentElement.dataset.mode") == "dark"
+
+
+def test_the_contents_show_the_section_that_is_read(reader: Visit, address: str) -> None:
+    page = reader.open(f"{address}/{DOCUMENTS[1]}.html").show()
+    links = page.locator("#pst-page-toc-nav .toc-h2 > a")
+    current = page.locator("#pst-page-toc-nav [aria-current=true]")
+    target = links.nth(3).get_attribute("href")
+    page.evaluate("id => document.getElementById(id).scrollIntoView()", target[1:])
+    page.locator(f"#pst-page-toc-nav a.active[href='{target}']").wait_for()
+    assert current.count() == 1
+    # What is chosen is shown, whatever comes by on the way to it.
+    links.nth(6).click()
+    assert current.get_attribute("href") == links.nth(6).get_attribute("href")
+
+
+def test_code_is_copied_as_it_stands(browser: Browser, address: str) -> None:
+    context = browser.new_context(viewport=DESKTOP, permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(f"{address}/{DOCUMENTS[1]}.html")
+    cell = page.locator("div.cell_input:visible").first
+    cell.locator(".copybtn").wait_for(state="attached")
+    cell.hover()
+    cell.get_by_role("button", name="Copy to clipboard").click()
+    cell.locator(".copybtn.success").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == cell.locator("pre").text_content().removesuffix("\n")
+    assert copied.startswith(("from ", "import "))
+    context.close()
+
+
+def test_a_page_does_not_lay_out_what_is_far_away(reader: Visit, address: str) -> None:
+    """Nothing on a page asks for the size of what waits, which would have it laid out while the page opens."""
+    page = reader.page
+    page.goto(f"{address}/{DOCUMENTS[1]}.html", wait_until="load")
+    page.wait_for_function(LOOKED)
+    page.wait_for_timeout(500)
+    far = "[...document.querySelectorAll('section.chapter > section pre')].at(-1)"
+    # A box that scrolls is a tab stop, and one far away has not been looked at.
+    assert page.locator("article [tabindex]").count() < 5
+    assert page.evaluate(f"{far}.checkVisibility({{contentVisibilityAuto: true}})") is False
+
+
 def test_the_pages_of_the_library_fit_a_phone_and_ask_for_nothing_that_is_not_there(
     reader: Visit, address: str
 ) -> None:
@@ -636,7 +635,17 @@ def test_the_menu_of_a_phone_opens_and_closes(reader: Visit, address: str) -> No
     page.locator(".primary-toggle").first.click()
     assert menu.get_by_role("link").count() >= len([name for name in DOCUMENTS if "/api/" not in name])
     page.keyboard.press("Escape")
-    assert menu.count() == 0
+    menu.wait_for(state="detached", timeout=3000)
+    page.locator(".search-button").first.click()
+    field = page.locator("dialog[open] input[type=search]")
+    field.press("Escape")
+    field.wait_for(state="hidden", timeout=3000)
+    # The contents of the page close when a section is chosen.
+    contents = page.locator("dialog[open] #pst-page-toc-nav")
+    page.goto(f"{address}/{DOCUMENTS[1]}.html")
+    page.locator(".secondary-toggle").first.click()
+    contents.get_by_role("link").nth(2).click()
+    contents.wait_for(state="detached")
 
 
 def test_a_report_of_a_mistake_says_where_the_reader_is(browser: Browser) -> None:

@@ -103,7 +103,7 @@ def test_of_a_list_of_selectors_the_needed_ones_stay():
     assert assets.purged("/* .a */ .b, .a:is(.c, .d) , #c { x: y; }", {"a", "c"}) == ".a:is(.c, .d),#c{x: y;}"
 
 
-def test_files_are_joined_and_style_sheets_removed(tmp_path):
+def test_files_are_joined(tmp_path):
     static = tmp_path / "_static"
     static.mkdir()
     (tmp_path / "page.html").write_text('<p class="a">.b</p>')
@@ -114,8 +114,30 @@ def test_files_are_joined_and_style_sheets_removed(tmp_path):
     assets.write(tmp_path, ["one.css", "two.css"], ["one.js"])
     assert (static / "site.css").read_text() == ".a{x:y}\n.later{x:y}"
     assert (static / "site.js").read_text() == "f('later');"
-    assert not (static / "one.css").exists()
-    assert (static / "one.js").exists()  # for the page of search
+
+
+def test_only_what_a_page_loads_stays(tmp_path):
+    static = tmp_path / "_static"
+    for name in (
+        "site.css",
+        "one.css",
+        "search.js",
+        "scripts/other.js",
+        "site.css.map",
+        "images/back.svg",
+        "images/logo.svg",
+    ):
+        (static / name).parent.mkdir(parents=True, exist_ok=True)
+        (static / name).write_text("")
+    (static / "part.html").write_text('<img src="../_static/one.css">')  # a part of the theme's, no page
+    (static / "site.css").write_text("a { background: url(images/back.svg) } /*# site.css.map */")
+    (tmp_path / "index.html").write_text('<link href="_static/site.css?v=1">')
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "a.html").write_text("<script src='../_static/search.js'></script>")
+    for _ in range(2):  # a second time there is nothing to do
+        assets.clean(tmp_path)
+        left = {path.relative_to(static).as_posix() for path in static.rglob("*")}
+        assert left == {"site.css", "search.js", "images", "images/back.svg"}
 
 
 def test_code_has_the_colours_of_the_theme_in_the_light_and_in_the_dark(site):
@@ -128,7 +150,7 @@ def test_code_has_the_colours_of_the_theme_in_the_light_and_in_the_dark(site):
 
 def test_the_address_of_the_files_changes_with_what_they_are_made_of(tmp_path):
     (tmp_path / "_static").mkdir()
-    for name in ("book.css", "book.js"):
+    for name in ("book.css", "book.js", "frame.js"):
         (tmp_path / "_static" / name).write_text(name)
     marks = {assets.mark(tmp_path, "a"), assets.mark(tmp_path, "b")}
     (tmp_path / "_static" / "book.css").write_text("other")

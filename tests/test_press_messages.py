@@ -3,15 +3,13 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 from bs4 import BeautifulSoup
 
-from lib.press import messages, notebooks
+from lib.press import messages, notebooks, site
 
 CARD = """<article>
 <section class="claim holds" aria-label="Claim 5.1"><p class="head"><b class="verdict">holds</b></p>
@@ -96,9 +94,8 @@ def test_nothing_on_a_page_is_left_that_cannot_be_translated(tmp_path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: 05-memm\n")
 
     def build(*arguments):
-        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", ".", "-q"]
         environment = {**os.environ, "PYTHONPATH": str(notebooks.ROOT)}
-        run = subprocess.run([*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        run = site.jupyter_book(tmp_path, *arguments, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
 
     build()

@@ -1,7 +1,6 @@
 """The book as one PDF: pages joined, links led, contents numbered, and printed."""
 
 import re
-import shutil
 
 import pytest
 from bs4 import BeautifulSoup
@@ -9,6 +8,7 @@ from pypdf import PdfReader
 from shared import require
 
 from lib.press import pdf, site
+from lib.press.browser import chromium, launched
 
 PAGES = {
     "book/01-a": """<html><head><link rel="stylesheet" href="../_static/book.css"></head>
@@ -20,6 +20,7 @@ PAGES = {
 <svg><defs><clipPath id="c"/></defs><g clip-path="url(#c)"><use xlink:href="#c"></use></g></svg>
 <section id="why"><h2>1.1 Why</h2><p>Because.</p></section></section></article></body></html>""",
     "book/02-b": """<html><head></head><body><article><section id="two"><h1>2. Two</h1>
+<h2 id="rule">A rule</h2>
 <section id="law"><h2>2.1 The law</h2><svg><clipPath id="c"/></svg></section></section></article></body></html>""",
 }
 
@@ -72,6 +73,7 @@ def test_the_contents_name_chapters_and_sections(joined):
         (1, "1. One & all", "01-a--top"),
         (2, "1.1 Why", "01-a--why-heading"),
         (1, "2. Two", "02-b--top"),
+        (2, "A rule", "02-b--rule"),
         (2, "2.1 The law", "02-b--law-heading"),
     ]
     assert "<" not in pdf.filled("".join(re.findall(r"\{page:[^}]+\}", str(joined[0]))), {})
@@ -88,8 +90,17 @@ def test_a_site_that_is_not_built_is_refused(tmp_path):
 
 
 @pytest.mark.browser
+def test_a_character_that_no_font_has_is_known_by_its_box():
+    require(chromium() is not None, "Chromium prints the book, and there is none here")
+    with launched() as browser:  # and closed before another test prints
+        page = browser.new_page()
+        assert pdf.alike(page, "\ue000", "\ue001")  # for private use
+        assert not pdf.alike(page, "a", "b")
+
+
+@pytest.mark.browser
 def test_the_contents_say_where_chapters_begin(tmp_path, monkeypatch):
-    require(any(map(shutil.which, pdf._BROWSERS)), "Chromium prints the book, and there is none here")
+    require(chromium() is not None, "Chromium prints the book, and there is none here")
     chapters = [tmp_path / f"{name}.ipynb" for name in PAGES]
     monkeypatch.setattr(pdf.notebooks, "chapters", lambda: chapters)
     monkeypatch.setattr(pdf, "BESIDE", ())

@@ -111,11 +111,22 @@ def test_a_copy_leaves_out_what_was_built_or_fetched(tmp_path):
     root = tmp_path / "root"
     for name in ("lib/__pycache__", "data/cache", "_build", ".venv", ".git", "book"):
         (root / name).mkdir(parents=True)
-    (root / "data" / "cache" / "archive").touch()
-    folder = portability.copy(root, tmp_path / "a folder with spaces")
-    assert {path.name for path in folder.iterdir()} == {"lib", "data", "book"}
+    (root / ".gitignore").write_text("_build/\n.venv/\n__pycache__/\ndata/cache/\n")
+    folder = portability.copy(tmp_path / "a folder with spaces", root)
+    assert {path.name for path in folder.iterdir()} == {".gitignore", "lib", "data", "book"}
     assert not (folder / "lib" / "__pycache__").exists()
-    assert (folder / "data" / "cache" / "archive").exists()  # fetched once, not twice
+    assert not (folder / "data" / "cache").exists()
+
+
+def test_a_copy_finds_what_the_book_has_fetched(tmp_path, monkeypatch):
+    """What is fetched is fetched once, not twice."""
+    cache = tmp_path / "book" / "data" / "cache"
+    cache.parent.mkdir(parents=True)
+    (tmp_path / "copy" / "data").mkdir(parents=True)
+    monkeypatch.setattr(portability.notebooks, "ROOT", tmp_path / "book")
+    folder = portability._fetched(tmp_path / "copy")
+    (cache / "archive").touch()
+    assert (folder / "data" / "cache" / "archive").exists()
 
 
 def test_the_command_line_tells_what_differs_and_fails(monkeypatch, capsys):

@@ -63,6 +63,7 @@ def test_every_push_is_tested_on_every_python_that_the_book_promises_and_main_is
     assert [made(call)[0] for call in expanded(jobs["test"])] == [["book"], ["test"], ["test-backends"]]
     assert jobs["publish"]["needs"] == "test"
     assert "refs/heads/main" in jobs["publish"]["if"]
+    assert "make pdf" in expanded(jobs["publish"])  # builds the site too
     assert {"with": {"path": "_build/html"}, "uses": "actions/upload-pages-artifact@v5"} in jobs["publish"]["steps"]
 
 

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 from lib.press import notebooks
+from lib.press.stamps import replace
 
 SETUP_CELL = """\
 # Setup: fetch the book where it is not at hand (on Colab), then make `lib` importable.
@@ -62,10 +63,10 @@ def stamp(url: str, root: Path = notebooks.ROOT) -> None:
     if re.search(r"[\s\"'\\]", url):
         raise ValueError(f"URL must be a plain address without spaces or quotes, got {url!r}")
     url = url.removesuffix("/").removesuffix(".git") if is_github(url) else url
-    _replace(root / "pyproject.toml", r'^address = ".*"$', f'address = "{url}"')
-    between = rf"^{_MARKS[0]}.*?^{_MARKS[1]}$"
-    _replace(root / "_config.yml", between, _marked(_buttons(url)))
-    _replace(root / "CITATION.cff", between, _marked([f"repository-code: {url}"] * is_github(url)))
+    replace(root / "pyproject.toml", r'^address = ".*"$', f'address = "{url}"')
+    between = rf"^{_MARKS[0]}[\s\S]*?^{_MARKS[1]}$"
+    replace(root / "_config.yml", between, _marked(_buttons(url)))
+    replace(root / "CITATION.cff", between, _marked([f"repository-code: {url}"] * is_github(url)))
     for path in notebooks.every(root):
         notebook = notebooks.read(path)
         for cell in notebook.cells:
@@ -121,15 +122,6 @@ def _buttons(url: str) -> list[str]:
 def _marked(lines: list[str]) -> str:
     """Lines of YAML between the marks by which they are found again."""
     return "\n".join([f"{_MARKS[0]} (stamped by `make address URL=…`)", *lines, _MARKS[1]])
-
-
-def _replace(path: Path, pattern: str, text: str) -> None:
-    """Replace the one place in a file that matches the pattern."""
-    old = path.read_text(encoding="utf8")
-    new, count = re.subn(pattern, lambda _: text, old, flags=re.M | re.S)
-    if count != 1:
-        raise ValueError(f"{path.name} must hold exactly one place for the address, found {count}")
-    path.write_text(new, encoding="utf8")
 
 
 def main() -> None:

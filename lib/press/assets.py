@@ -1,8 +1,8 @@
 """One style sheet and one script for all pages, without the rules that no page of the site uses.
 
-The builder and its theme bring 17 files of styles and scripts, of which most rules style what this book does not
-have. When the pages are written, the files are joined in their order, and a rule stays if every class and every
-identifier that its selector asks for stands in a page or in a script. The page of search keeps its scripts apart.
+The builder and its theme bring a dozen files of styles, of which most rules style what this book does not have.
+When the pages are written, the files are joined in their order, and a rule stays if every class and identifier that
+its selector asks for stands in a page or in a script. The page of search keeps its scripts apart.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 STYLES, SCRIPTS = "site.css", "site.js"
-#: What the theme's own layout loads before and after the files of extensions.
+#: What the theme's own layout loads before the files of extensions.
 THEME_STYLES = ("basic.css", "styles/pydata-sphinx-theme.css")
-THEME_SCRIPTS = ("scripts/bootstrap.js", "scripts/pydata-sphinx-theme.js")
 
+#: A file below ``_static`` that a page names, and behind it the mark of its version.
+_LOADED = re.compile(r"[\"'/]_static/([\w./-]+)")
 _COMMENT = re.compile(r"/\*.*?\*/", re.S)
 #: What ends a part of a style sheet, or may hold such an end without being one.
 _TOKEN = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|url\([^)\"']*\)|[{};]", re.S)
@@ -122,29 +123,51 @@ def mark(root: Path, makers: str) -> str:
     """What a page appends to the addresses of the two files, so that no browser dresses it in older ones.
 
     Args:
-        root: the folder whose ``_static`` the book's own style sheet and script are in.
+        root: the folder whose ``_static`` the book's own style sheet and scripts are in.
         makers: what else decides what the files hold.
     """
-    own = b"".join((root / "_static" / name).read_bytes() for name in ("book.css", "book.js"))
+    files = sorted(path for path in (root / "_static").iterdir() if path.suffix in (".css", ".js"))
+    own = b"".join(path.read_bytes() for path in files)
     versions = "".join(version(name) for name in ("sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb"))
     return hashlib.sha256(f"{makers}{versions}".encode() + own).hexdigest()[:8]
 
 
 def write(folder: Path, styles: Iterable[str], scripts: Iterable[str]) -> None:
-    """Join the files of a built site, and remove the style sheets that are now in one.
+    """Join the files of a built site.
 
     Args:
         folder: the site.
         styles: files below its ``_static``, in their order.
-        scripts: likewise. They stay for the page of search.
+        scripts: likewise.
     """
     static = folder / "_static"
     texts = [(static / name).read_text(encoding="utf8") for name in scripts]
     (static / SCRIPTS).write_text("\n".join(f"{text.rstrip()};" for text in texts), encoding="utf8")
     search = (static / "searchtools.js").read_text(encoding="utf8")
-    pages = (path.read_text(encoding="utf8") for path in folder.rglob("*.html") if "_static" not in path.parts)
-    used = names(pages, [*texts, search])
+    used = names(_pages(folder), [*texts, search])
     css = [purged((static / name).read_text(encoding="utf8"), used) for name in styles]
     (static / STYLES).write_text("\n".join(css), encoding="utf8")
-    for name in styles:
-        (static / name).unlink()
+
+
+def clean(folder: Path) -> None:
+    """Remove the files below a site's ``_static`` that no page loads; each build copies them anew.
+
+    A file stays that a page names, or that a style sheet or a script names which stays. Source maps go: nobody
+    debugs the theme here.
+    """
+    static = folder / "_static"
+    asked = {static / name for page in _pages(folder) for name in _LOADED.findall(page)}
+    told = "".join(
+        path.read_text(encoding="utf8") for path in asked if path.suffix in (".css", ".js") and path.exists()
+    )
+    for path in sorted(static.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in asked and (path.name not in told or path.suffix == ".map"):
+            path.unlink()
+
+
+def _pages(folder: Path) -> Iterator[str]:
+    """The HTML of a site's pages."""
+    return (path.read_text(encoding="utf8") for path in folder.rglob("*.html") if "_static" not in path.parts)

@@ -145,17 +145,6 @@ def stand_in(folder: Path) -> Path:
     return folder / "stand-in"
 
 
-def copy(folder: Path, root: Path = notebooks.ROOT) -> Path:
-    """A copy of all that .gitignore does not name. An archive of the book is no repository: git cannot be asked."""
-    ignored = (".git", *(line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf8").split()))
-
-    def left_out(place: str, names: list[str]) -> set[str]:
-        inside = Path(place).relative_to(root)
-        return {name for name in names if any((inside / name).match(pattern) for pattern in ignored)}
-
-    return Path(shutil.copytree(root, folder, ignore=left_out))
-
-
 def published(folder: Path, root: Path = notebooks.ROOT) -> tuple[str, Path, Path]:
     """Commit a copy of the book as it is, stamped with its address, and make the bare repository that Colab clones.
 
@@ -166,7 +155,7 @@ def published(folder: Path, root: Path = notebooks.ROOT) -> tuple[str, Path, Pat
     Returns:
         The stamped address, the stamped copy, and the repository that stands for the address.
     """
-    checkout, bare = copy(folder / "checkout", root), folder / "book.git"
+    checkout, bare = portability.copy(folder / "checkout", root), folder / "book.git"
     url = address.address(root) or NOWHERE
     address.stamp(url, checkout)
     publish(checkout, bare)

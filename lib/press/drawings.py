@@ -21,6 +21,11 @@ _START = re.compile(
     r'(<figure class="explorable"[^>]* data-frames="[^>]*>)'
     r'<img [^>]*?src="data:image/svg\+xml;base64,([^"]+)"[^>]*?>'
 )
+#: Matplotlib's way to round where lines meet. In a page it would hold for everything, and each such element has the
+#: browser compute the styles of all that stands before it anew, while the page opens.
+_ROUND = re.compile(
+    r'\s*<defs>\s*<style type="text/css">\*\{stroke-linejoin: round; stroke-linecap: butt\}</style>\s*</defs>'
+)
 #: One or more drawings, and the caption that follows them.
 _FIGURE = re.compile(
     r'(?P<drawings>(?:\s*<svg role="img"(?:(?!</svg>).)*</svg>\s*)+)'
@@ -82,6 +87,8 @@ def themed(svg: str, prefix: str) -> str:
     head, rest = svg.split(">", 1)
     width = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+)', head)
     head = re.sub(r' (?:width|height|version|xmlns(?::\w+)?)="[^"]*"', "", head)
+    rest, rounded = _ROUND.subn("", rest)
+    head += ' stroke-linejoin="round"' * rounded
     rest = prefixed(rest, prefix).replace("xlink:href", "href")
     for name, colour in PALETTE.items():  # the text of an explorable has its colour from the head
         found = re.compile(rf"(?<=[:\s\"]){colour}\b", re.IGNORECASE)

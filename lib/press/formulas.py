@@ -57,6 +57,12 @@ _UNUSED = re.compile(
     r' (?:data-[\w-]+|xmlns(?::xlink)?|role|focusable|unselectable)="[^"]*"(?=[^<]*>)|<defs></defs>'
     r'|<text[^>]*></text>|<use[^>]*#MJX-\d+-TEX-N-206\d"[^>]*></use>'
 )
+#: A formula in the text and the punctuation at its sides, where a browser would break the line.
+_IN_TEXT = re.compile(
+    r'[(\[“]*<span class="math notranslate nohighlight"[^>]*>(?:(?!</span>).)*</mjx-container></span>'
+    r"[-),.;:!?\]’”%]{0,3}",
+    re.S,
+)
 _GROUP = re.compile(r"<g>|<g [^>]*>|</g>")
 _FORMULA = re.compile(r"(<mjx-container\b[^>]*><svg\b[^>]*>)(.*?</svg>)(?=<mjx-assistive-mml)", re.S)
 _USED = re.compile(r'href="#mj-([\w-]+)"')
@@ -141,6 +147,22 @@ class Typesetter:
             self.changed = False
 
 
+def whole(body: str) -> str:
+    """A page's HTML in which no line breaks between a formula and the punctuation beside it.
+
+    Example:
+        >>> math = '<span class="math notranslate nohighlight"><mjx-container></mjx-container></span>'
+        >>> whole(f"({math}), {math} and") == f'<span class="whole">({math}),</span> {math} and'
+        True
+    """
+
+    def kept(match: re.Match[str]) -> str:
+        bare = match[0].startswith("<") and match[0].endswith(">")
+        return match[0] if bare else f'<span class="whole">{match[0]}</span>'
+
+    return _IN_TEXT.sub(kept, body)
+
+
 def _ungrouped(html: str) -> str:
     """Without the groups that have no attribute: half of the elements of a formula."""
     kept: list[bool] = []
@@ -193,7 +215,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         raise nodes.SkipNode
 
     def define(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
-        context["body"] = typesetter.defined(context.get("body", ""))
+        context["body"] = whole(typesetter.defined(context.get("body", "")))
 
     app.add_html_math_renderer("typeset", (inline, None), (display, None))
     app.config.html_math_renderer = "typeset"

@@ -313,10 +313,8 @@ def carry_out(run: Run, limit: float, launcher: Sequence[str]) -> str:
     Raises:
         KeyboardInterrupt: passed on, after the process has ended.
     """
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**measure.GPU_SHARED, **os.environ, "PYTHONPATH": path}
     process = subprocess.Popen(
-        [*launcher, *run.command], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        [*launcher, *run.command], cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
         return "failed" if process.wait(None if math.isinf(limit) else limit) else "recorded"
@@ -324,6 +322,12 @@ def carry_out(run: Run, limit: float, launcher: Sequence[str]) -> str:
         return "stopped"
     finally:
         _end(process)
+
+
+def _environment() -> dict[str, str]:
+    """What a process finds that asks the accelerator: the book to import, and memory that is shared."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**measure.GPU_SHARED, **os.environ, "PYTHONPATH": path}
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -343,10 +347,8 @@ def asked(launcher: Sequence[str], again: bool = False) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed; the message ends with what it said.
     """
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**measure.GPU_SHARED, **os.environ, "PYTHONPATH": path}
     command = [*launcher, "lib.press.gpu", "--look", *(["--again"] if again else [])]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
     if process.returncode:
         raise RuntimeError(process.stderr.strip()[-2000:])
     return json.loads(process.stdout.splitlines()[-1])

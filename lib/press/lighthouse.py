@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from lib.press import notebooks, speed
+from lib.press import browser, notebooks
 from lib.press.site import SITE, documents
 
 VERSION = "12.8.2"
@@ -32,7 +32,7 @@ def judged(address: str) -> tuple[dict[str, int], list[str]]:
     """
     command = ["npx", "--yes", f"lighthouse@{VERSION}", address, "--quiet", "--output=json"]
     command += [f"--only-categories={','.join(MARKS)}", "--chrome-flags=--headless --no-sandbox --disable-gpu"]
-    environment = {**os.environ, "CHROME_PATH": speed.chromium() or ""}
+    environment = {**os.environ, "CHROME_PATH": browser.chromium() or ""}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"Lighthouse failed at {address}: {run.stderr.strip()[-300:]}")
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Let Lighthouse judge the built pages.")
     parser.add_argument("documents", nargs="*", metavar="DOCUMENT", help="such as book/01-angles; all if none")
     chosen = parser.parse_args(arguments).documents or documents()
-    if shutil.which("npx") is None or speed.chromium() is None:
+    if shutil.which("npx") is None or browser.chromium() is None:
         sys.exit("make lighthouse: it needs npx, which comes with Node.js, and Chromium.")
     print(f"{'page':28}{''.join(f'{name:>16}' for name in MARKS)}")
-    with speed.served(notebooks.ROOT / SITE) as address:
+    with browser.served(notebooks.ROOT / SITE) as address:
         for document in chosen:
             marks, failed = judged(f"{address}/{document}.html")
             row = "".join(f"{marks[name]:16}" for name in MARKS)

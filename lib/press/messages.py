@@ -18,7 +18,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -212,20 +211,9 @@ def write(root: Path = notebooks.ROOT) -> list[Path]:
 
 def _by_sphinx(root: Path, file: Path) -> None:
     """What Sphinx extracts from Markdown."""
-    command = "from jupyter_book.cli.main import main; main()"
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [
-            "build",
-            ".",
-            "-q",
-            "--builder",
-            "custom",
-            "--custom-builder",
-            "gettext",
-            "--path-output",
-            folder,
-        ]
-        if subprocess.run([sys.executable, "-c", command, *arguments], cwd=root).returncode:
+        arguments = ("--builder", "custom", "--custom-builder", "gettext", "--path-output", folder)
+        if site.jupyter_book(root, *arguments).returncode:
             raise site.SiteError("Sphinx could not extract the messages; its warnings stand above")
         shutil.copyfile(Path(folder) / "_build" / "gettext" / "book.pot", file)
 

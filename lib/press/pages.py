@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -45,22 +44,19 @@ from lib.workbench import cards
 from lib.workbench.claims import VERDICTS
 
 #: What Jupyter Book puts on every page and no page of this book uses: live kernels, toggle buttons, design grids.
-_UNUSED_ASSETS = re.compile(r"thebe|toggle|design|mathjax", re.IGNORECASE)
+#: Of the scripts also those in whose place frame.js stands.
+_UNUSED = {
+    "css_files": re.compile(r"thebe|toggle|design", re.IGNORECASE),
+    "script_files": re.compile(
+        r"thebe|toggle|design|mathjax|clipboard|copybutton|sphinx-book-theme", re.IGNORECASE
+    ),
+}
+#: What the template puts at the end of the page of search, where the page is read.
+_OWN_SCRIPTS = ("_static/book.js", "_static/frame.js")
 _KERNEL_SETTINGS = re.compile(
     r"<script type=\"text/x-thebe-config\">.*?</script>\s*<script>kernelName.*?</script>", re.S
 )
 _COLAB_BADGE = re.compile(r'<img alt="Open in Colab"[^>]*>')
-#: What the theme copies into the site and no page loads: icon scripts and fonts, translations, source maps.
-_UNUSED_FILES = (
-    "scripts/fontawesome.js*",
-    "scripts/*.map",
-    "styles/*.map",
-    "locales",
-    "vendor",
-    "*thebe*",
-    "*toggle*",
-    "*design*",
-)
 
 
 class ClaimCount(Generated):
@@ -180,7 +176,8 @@ def _described(asset: Any) -> str:
 
 def _name_edition(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
     """Tell the templates which version this is, and where a mistake on this page is reported."""
-    version, url = release.version(), address.address()
+    root = Path(app.srcdir)
+    version, url = release.version(root), address.address(root)
     context["book"] = {
         "version": version,
         "citing": app.builder.get_relative_uri(page, "book/citing"),
@@ -192,15 +189,15 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
     """Give the page one style sheet and one script, and mend what the builder wrote."""
     joined = {"css_files": assets.THEME_STYLES, "script_files": ()}
     for kind in joined:
-        context[kind] = [asset for asset in context[kind] if not _UNUSED_ASSETS.search(_described(asset))]
+        context[kind] = [asset for asset in context[kind] if not _UNUSED[kind].search(_described(asset))]
         names = [(asset.filename or "").removeprefix("_static/") for asset in context[kind]]
         joined[kind] += tuple(name for name in names if name)
-    joined["script_files"] += assets.THEME_SCRIPTS
     app.builder.joined_assets = joined
     context["assets"] = assets.mark(Path(app.srcdir), app.config.press_version)
     context["css_files"] = []
-    if page != "search":  # which runs the builder's scripts one by one
-        context["script_files"] = []
+    # The page of search runs the builder's scripts one by one; the book's own end it, as they end the joined one.
+    apart = context["script_files"] if page == "search" else ()
+    context["script_files"] = [asset for asset in apart if asset.filename not in _OWN_SCRIPTS]
     # The builder still writes an ARIA role that has been withdrawn; a bibliography is a list of items.
     body = _KERNEL_SETTINGS.sub("", context.get("body", ""))
     # The badge of a notebook is a picture on another server, from which no page loads anything.
@@ -218,16 +215,11 @@ def _mend_page(app: Sphinx, page: str, _template: str, context: dict[str, Any], 
 
 
 def _finish_files(app: Sphinx, error: Exception | None) -> None:
-    """Write the style sheet and the script of all pages, and remove from the built site what no page loads."""
-    joined = getattr(app.builder, "joined_assets", None)  # None where no page was out of date
-    if error is None and joined:
-        assets.write(Path(app.outdir), joined["css_files"], joined["script_files"])
-        for pattern in _UNUSED_FILES:
-            for path in (Path(app.outdir) / "_static").glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if error is None and app.builder.format == "html":  # the builder copies them each time
-        for path in {*(Path(app.outdir) / "_static").glob("*.css")} - {Path(app.outdir) / "_static" / "site.css"}:
-            path.unlink()
+    """Write the style sheet and the script of all pages, and leave no file that none of them loads."""
+    if error is None and app.builder.format == "html":
+        if joined := getattr(app.builder, "joined_assets", None):  # None where no page was out of date
+            assets.write(Path(app.outdir), joined["css_files"], joined["script_files"])
+        assets.clean(Path(app.outdir))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from pypdf import PdfReader
 
-from lib.press import notebooks, site
+from lib.press import browser, notebooks, release, site
 
 #: Where the printed book lies: within the site, for download.
 FILE = site.SITE / "proof-by-running.pdf"
@@ -31,9 +31,21 @@ BESIDE = ("book/notation", "book/devices", "book/corrections", "book/teaching", 
 _OFFER = '<p id="pdf" hidden></p>'
 #: What is of no use on paper: folded code, worked solutions, what is clicked.
 _LEFT_OUT = "details, script, .headerlink, .copybtn, .prev-next-footer, fieldset.choose, output.shown"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _ADDRESS = re.compile(r"^(?:([\w./-]+)\.html)?(?:#(.*))?$")
 _REFERENCE = re.compile(r"url\((['\"]?)#([^)'\"]+)\1\)")
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+#: Whether two characters look the same, as all do that no font has: boxes.
+_ALIKE = """
+  ([one, other]) => {
+    const drawn = (text) => {
+      const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+      pen.font = "40px sans-serif";
+      pen.fillText(text, 10, 60);
+      return canvas.toDataURL();
+    };
+    return drawn(one) === drawn(other);
+  }
+"""
 _STYLE = """
 @page { size: A4; margin: 20mm 18mm 22mm; @bottom-center { content: counter(page); font: 9pt sans-serif; } }
 @page :first { @bottom-center { content: none; } }
@@ -41,6 +53,7 @@ body { background: none; }
 .bd-article > section, .contents { break-before: page; }
 .title-page { padding-top: 60mm; text-align: center; }
 .title-page h1 { font-size: 30pt; }
+.title-page p { margin: 0 auto 1rem; max-width: 30rem; text-wrap: balance; }
 .contents ol { list-style: none; padding: 0; max-width: none; }
 .contents li { display: flex; gap: 0.6em; padding: 0.12em 0; break-inside: avoid; }
 .contents li span { margin-left: auto; font-variant-numeric: tabular-nums; }
@@ -59,7 +72,8 @@ _DOCUMENT = """<!DOCTYPE html>
 <div class="title-page"><h1>Proof by Running</h1>
 <p>An executable deep-learning textbook that checks every number it prints</p>
 <p>This is the book on paper. Its pages also fold out the code of every figure and the worked solutions of the
-exercises, and its notebooks run.</p></div>
+exercises, and its notebooks run.</p>
+<p>Version {version}</p></div>
 <div class="contents"><h1>Contents</h1><ol>{lines}</ol></div>
 {body}
 </article></div></div></main></body>
@@ -100,10 +114,10 @@ def joined(pages: dict[str, str]) -> tuple[str, list[Heading]]:
     articles = {name: _article(name, html, pages.keys()) for name, html in pages.items()}
     headings = [heading for article in articles.values() for heading in _headings(article)]
     shell = BeautifulSoup(next(iter(pages.values())), "html.parser")
-    head = "".join(str(tag) for tag in shell.head.find_all(["link", "style", "script", "meta"]) if _dresses(tag))
+    head = "".join(str(tag) for tag in shell.head.find_all(["link", "style"]) if _dresses(tag))
     body = "".join(article.decode_contents() for article in articles.values())
     lines = "".join(map(_line, headings))
-    return _DOCUMENT.format(head=head, style=_STYLE, lines=lines, body=body), headings
+    return _DOCUMENT.format(head=head, style=_STYLE, lines=lines, body=body, version=release.version()), headings
 
 
 def _line(heading: Heading) -> str:
@@ -175,15 +189,15 @@ def _headings(article: Tag) -> Iterator[Heading]:
         if section is None:
             continue
         prefix = prefix or section["id"].split("--")[0] + "--"
-        anchor = f"{prefix}top" if tag.name == "h1" else f"{section['id']}-heading"
+        own = tag.get("id") or f"{section['id']}-heading"  # some headings make no section
+        anchor = f"{prefix}top" if tag.name == "h1" else own
         tag["id"] = anchor
         yield Heading(int(tag.name[1]), tag.get_text(" ", strip=True), anchor)
 
 
 def _dresses(tag: Tag) -> bool:
-    """Whether something in the head of a page says how it looks, or sets its formulas."""
-    described = str(tag).lower()
-    return tag.name == "style" or "stylesheet" in described or "mathjax" in described
+    """Whether something in the head of a page says how it looks."""
+    return tag.name == "style" or "stylesheet" in tag.get("rel", "")
 
 
 def page_numbers(file: Path) -> dict[str, int]:
@@ -218,21 +232,26 @@ def build(file: Path, root: Path = notebooks.ROOT) -> int:
     missing = [name for name in (*chapters, *BESIDE) if not (folder / f"{name}.html").exists()]
     if missing:
         raise PdfError(f"{missing[0]} is not built: run `make book` first")
-    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if browser is None:
+    if browser.chromium() is None:
         raise PdfError("Chromium prints the book, and there is none: install chromium, or Chrome")
     html, headings = joined({name: (folder / f"{name}.html").read_text("utf8") for name in (*chapters, *BESIDE)})
     # The links to styles and images are relative, so the document lies beside the pages while it is printed.
     source, half = folder / "book" / "whole.html", file.with_suffix(".part")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with sync_playwright() as driver:
-            page = driver.chromium.launch(executable_path=browser).new_page()
+        with browser.launched() as chromium:
+            page = chromium.new_page()
             numbers: dict[str, int] = {}
             for _ in range(2):
                 source.write_text(filled(html, numbers), encoding="utf8")
                 _print(page, source, half)
                 numbers = page_numbers(half)
+            if _CHINESE.search(html) and alike(page, "语", "言"):
+                warnings.warn(
+                    "no font here has Chinese characters, so they are printed as boxes: install one, such as "
+                    "fonts-noto-cjk",
+                    stacklevel=2,
+                )
         lost = [heading.text for heading in headings if heading.anchor not in numbers]
         if lost:
             raise PdfError(f"the contents name {lost[0]!r}, which is on no page")
@@ -246,13 +265,17 @@ def build(file: Path, root: Path = notebooks.ROOT) -> int:
 
 
 def _print(page: Page, source: Path, file: Path) -> None:
-    """One document, when its formulas are set and its images are there."""
+    """One document, when its images are there."""
     page.set_default_timeout(600_000)
     page.goto(source.resolve().as_uri(), wait_until="load")
-    page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
     page.evaluate("for (const image of document.images) image.loading = 'eager'")
     page.evaluate("Promise.allSettled([...document.images].map(image => image.decode()))")
     page.pdf(path=file, prefer_css_page_size=True, outline=True, tagged=True, print_background=True)
+
+
+def alike(page: Page, one: str, other: str) -> bool:
+    """Whether a page draws two characters the same way, as it does where no font has them."""
+    return page.evaluate(_ALIKE, [one, other])
 
 
 def _offer(front: Path) -> None:

@@ -165,7 +165,7 @@ def differences(machine: Machine, chapters: Sequence[Path], *, tests: bool = Tru
     with tempfile.TemporaryDirectory() as folder:
         root = notebooks.ROOT
         if machine.folder:
-            root = copy(root, Path(folder) / machine.folder)
+            root = _fetched(copy(Path(folder) / machine.folder))
         jobs: dict[str, Callable[[], list[Difference]]] = {
             path.stem: lambda path=path: notebook_differences(
                 root / path.relative_to(notebooks.ROOT),
@@ -185,13 +185,23 @@ def differences(machine: Machine, chapters: Sequence[Path], *, tests: bool = Tru
         return dict(sorted(found.items()))
 
 
-def copy(root: Path, folder: Path) -> Path:
-    """A copy of the checkout, without what was built or fetched."""
-    shutil.copytree(root, folder, ignore=shutil.ignore_patterns(".git", ".venv", "_build", "cache", "__pycache__"))
-    cache = root / "data" / "cache"
+def copy(folder: Path, root: Path = notebooks.ROOT) -> Path:
+    """A copy of all that .gitignore does not name. An archive of the book is no repository: git cannot be asked."""
+    ignored = (".git", *(line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf8").split()))
+
+    def left_out(place: str, names: list[str]) -> set[str]:
+        inside = Path(place).relative_to(root)
+        return {name for name in names if any((inside / name).match(pattern) for pattern in ignored)}
+
+    return Path(shutil.copytree(root, folder, ignore=left_out))
+
+
+def _fetched(root: Path) -> Path:
+    """A copy takes what was fetched from the book itself, which fetches it once and not twice."""
+    cache = notebooks.ROOT / "data" / "cache"
     cache.mkdir(exist_ok=True)
-    (folder / "data" / "cache").symlink_to(cache)
-    return folder
+    (root / "data" / "cache").symlink_to(cache)
+    return root
 
 
 def table(found: Mapping[str, Mapping[str, Sequence[Difference]]]) -> str:

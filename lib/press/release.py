@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 
 from lib.press import notebooks
+from lib.press.stamps import replace
 from lib.workbench import records
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -78,10 +79,10 @@ def problems(new: str, root: Path = notebooks.ROOT) -> list[str]:
 
 def stamp(new: str, today: datetime.date, root: Path = notebooks.ROOT) -> None:
     """Write the version where it stands, and keep the verdicts of this edition."""
-    _replace(root / "pyproject.toml", r'^version = ".*"$', f'version = "{new}"')
-    _replace(root / "CITATION.cff", r"^version: .*$", f"version: {new}")
-    _replace(root / "CITATION.cff", r"^date-released: .*$", f"date-released: {today}")
-    _replace(root / "CHANGELOG.md", r"^## Unreleased$", f"## Unreleased\n\n## {new}, {today}")
+    replace(root / "pyproject.toml", r'^version = ".*"$', f'version = "{new}"')
+    replace(root / "CITATION.cff", r"^version: .*$", f"version: {new}")
+    replace(root / "CITATION.cff", r"^date-released: .*$", f"date-released: {today}")
+    replace(root / "CHANGELOG.md", r"^## Unreleased$", f"## Unreleased\n\n## {new}, {today}")
     records.write_json(root / "data" / "editions" / f"{new}.json", snapshot(root))
 
 
@@ -111,14 +112,6 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _replace(path: Path, pattern: str, text: str) -> None:
-    """Replace the one place in a file that matches the pattern."""
-    new, count = re.subn(pattern, lambda _: text, path.read_text(encoding="utf8"), flags=re.M)
-    if count != 1:
-        raise ReleaseError(f"{path.name} must hold exactly one place for the version or its date, found {count}")
-    path.write_text(new, encoding="utf8")
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Check, stamp, commit and tag a version. Nothing is pushed.")
@@ -128,6 +121,8 @@ def main() -> None:
         release(new, datetime.date.today())
     except ReleaseError as error:
         sys.exit(f"make release: nothing was changed.\n{error}")
+    except ValueError as error:
+        sys.exit(f"make release: {error}; `git diff` shows what was stamped before")
     print(f"Version {new} is committed and tagged v{new}. To publish it: git push --follow-tags")
 
 

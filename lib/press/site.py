@@ -50,17 +50,26 @@ def build(root: Path = notebooks.ROOT) -> Path:
         SiteError: the folder cannot be written, the builder failed, or a page is missing, empty or broken.
     """
     _try_to_write(root / SITE)
-    command = "from jupyter_book.cli.main import main; main()"
-    arguments = ["build", ".", "-W", "-n", "--keep-going", "-q"]
-    if dressed_anew(root):
-        arguments.append("--all")
-    if subprocess.run([sys.executable, "-c", command, *arguments], cwd=root).returncode:
+    everything = ["--all"] if dressed_anew(root) else []
+    if jupyter_book(root, "-W", "-n", "--keep-going", *everything).returncode:
         raise SiteError("the build failed; its warnings stand above")
     if problems := [f"{document}: {problem}" for document in documents(root) for problem in check(document, root)]:
         raise SiteError("the pages were built but are not whole:\n" + "\n".join(problems))
     _write_root(root / SITE)
     (root / STAMP).touch()
     return root / SITE / "index.html"
+
+
+def jupyter_book(root: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess:
+    """Run the builder on a checkout, in a process of its own.
+
+    Args:
+        root: the checkout.
+        arguments: of ``jupyter-book build``.
+        options: of `subprocess.run`.
+    """
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", ".", "-q"]
+    return subprocess.run([*command, *arguments], cwd=root, **options)
 
 
 def _write_root(folder: Path) -> None:

@@ -9,33 +9,20 @@ without unit; up to 0.1 is called good.
 from __future__ import annotations
 
 import argparse
-import functools
-import gzip
-import shutil
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib.press import notebooks
+from lib.press import browser, notebooks
 from lib.press.site import SITE, documents
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 #: The line of Lighthouse's phone: 1.6 Mb/s down, 0.75 Mb/s up, 150 ms there and back.
 LINE = {"offline": False, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.75e6 / 8, "latency": 150}
 PHONE = {"width": 390, "height": 844}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 #: Watches a page from its first moment. A figure stands when it has a size and the parser has gone past it.
 _WATCH = """
   window.seen = {text: 0, figure: 0, shift: 0};
@@ -85,65 +72,16 @@ class Opening:
 HEADING = f"{'page':28}{'requests':>9}{'on the wire':>11}{'text':>8}{'figure':>10}{'whole':>10}{'shift':>8}"
 
 
-class _Compressed(SimpleHTTPRequestHandler):
-    """Serves files as public servers do: compressed, on connections that are kept."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """Answer with the file, text compressed."""
-        path = Path(self.translate_path(self.path))
-        path = path / "index.html" if path.is_dir() else path
-        if not path.is_file():
-            self.send_error(404)
-            return
-        kind, body = self.guess_type(str(path)), path.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
-        if not kind.startswith("image/") or kind.endswith("+xml"):
-            self.send_header("Content-Encoding", "gzip")
-            body = _packed(body)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "max-age=600")
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, *_: Any) -> None:
-        """Say nothing of a browser that has left a page before all of it came."""
-
-
-@functools.cache
-def _packed(body: bytes) -> bytes:
-    return gzip.compress(body, 6)
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server of this folder, without a slash at the end."""
-    server = _Server(("127.0.0.1", 0), functools.partial(_Compressed, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def opened(browser: Any, address: str, document: str, line: dict[str, Any] | None = LINE) -> Opening:
+def opened(chromium: Browser, address: str, document: str, line: dict[str, Any] | None = LINE) -> Opening:
     """Open a page for the first time, as a phone.
 
     Args:
-        browser: a browser of Playwright.
+        chromium: the browser, as `lib.press.browser.launched` gives it.
         address: where the site is served.
         document: such as ``book/01-angles``.
         line: how fast the line is; None for as fast as it can be.
     """
-    context = browser.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True, has_touch=True)
+    context = chromium.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True, has_touch=True)
     page = context.new_page()
     session = context.new_cdp_session(page)
     session.send("Network.enable")
@@ -169,26 +107,17 @@ def opened(browser: Any, address: str, document: str, line: dict[str, Any] | Non
     )
 
 
-def chromium() -> str | None:
-    """The browser on this machine."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: a line a page."""
-    from playwright.sync_api import sync_playwright
-
     parser = argparse.ArgumentParser(description="Measure how fast the built pages open on a slow line.")
     parser.add_argument("documents", nargs="*", metavar="DOCUMENT", help="such as book/01-angles; all if none")
     chosen = parser.parse_args(arguments).documents or documents()
-    if (executable := chromium()) is None:
+    if browser.chromium() is None:
         sys.exit("make speed: there is no Chromium here.")
-    with served(notebooks.ROOT / SITE) as address, sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, headless=True, args=QUIET)
+    with browser.served(notebooks.ROOT / SITE) as address, browser.launched() as chromium:
         print(HEADING)
         for document in chosen:
-            print(opened(browser, address, document), flush=True)
-        browser.close()
+            print(opened(chromium, address, document), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from lib.press.generated import Generated, number, plain, title
 #: The page of tests, and how a page beside it names it.
 PAGE = "tests.html"
 _NAMED = re.compile(r"`(tests/\w+\.py)::(\w+)`")
+#: The space between the square that ends a proof, a formula, and the mark: no line breaks there.
+_AFTER_PROOF = re.compile(r'(?<=</mjx-container></span>) (?=<a class="tested")')
 _MARK = re.compile(
     r'Test: <code class="docutils literal notranslate">(<span class="pre">tests/.*?)</code>\.?', re.S
 )
@@ -130,16 +132,23 @@ def marked(body: str) -> str:
             f'data-test="{file}::{name}">tested</a>'
         )
 
-    return _MARK.sub(mark, body)
+    return _AFTER_PROOF.sub("&#160;", _MARK.sub(mark, body))
 
 
 def breakable(body: str) -> str:
-    """HTML in which the names of tests may break after an underscore or a slash, wherever they stand.
+    """HTML in which long names may break: of tests after an underscore or a slash, of what is in lib after a dot.
 
     Example:
         >>> breakable('<code><span class="pre">tests/test_a.py::test_b</span></code>')
         '<code><span class="pre">tests/<wbr>test_<wbr>a.py::<wbr>test_<wbr>b</span></code>'
+        >>> breakable('<code>lib.crf.CRF</code>')
+        '<code>lib.<wbr>crf.<wbr>CRF</code>'
     """
+    body = re.sub(
+        r"(<code\b[^>]*>(?:<span class=\"pre\">)?)((?:\w+\.){2,})(?=\w)",
+        lambda match: match[1] + match[2].replace(".", ".<wbr>"),
+        body,
+    )
     return re.sub(
         r"(<code\b[^>]*>(?:<span class=\"pre\">)?)(tests/[\w./:]+)",
         lambda match: match[1] + re.sub(r"(::|[_/])", r"\1<wbr>", match[2]),
