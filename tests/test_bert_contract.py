@@ -160,7 +160,7 @@ def test_ids_of_any_integer_type_are_the_same(dtype):
 
 @cache
 def parts():
-    """A call of each layer that takes a mask, by its mask."""
+    """A call of each layer that takes a mask, by its mask, and by how many texts and tokens."""
     x = normal(3, 4, 8)
     attention, block = SelfAttention(2, dropout=0.0), Block(SelfAttention(2, dropout=0.0), 16, dropout=0.0)
     for layer in (attention, block):
@@ -168,9 +168,9 @@ def parts():
         lively(layer)
     encoder = tiny()
     return {
-        "encoder": lambda mask: encoder(IDS, mask=mask),
-        "block": lambda mask: block(x, mask=mask),
-        "attention": lambda mask: attention(x, mask=mask),
+        "encoder": lambda mask, texts=3, tokens=4: encoder(IDS[:texts, :tokens], mask=mask),
+        "block": lambda mask, texts=3, tokens=4: block(x[:texts, :tokens], mask=mask),
+        "attention": lambda mask, texts=3, tokens=4: attention(x[:texts, :tokens], mask=mask),
     }
 
 
@@ -212,6 +212,13 @@ def test_a_mask_of_zeros_and_ones_is_one_of_booleans(part, dtype):
 @pytest.mark.parametrize("part", parts())
 def test_a_text_without_a_valid_token_is_finite(part):
     assert np.isfinite(array(parts()[part](0 * MASK == 1))).all()
+
+
+@pytest.mark.parametrize("part", parts())
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
+def test_where_there_is_no_token_there_is_no_vector(part, shape):
+    for mask in (None, np.ones(shape, bool)):
+        assert tuple(parts()[part](mask, *shape).shape) == (*shape, 8)
 
 
 @keras.saving.register_keras_serializable(package="test_bert_contract")

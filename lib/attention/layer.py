@@ -14,6 +14,7 @@ from keras import ops
 from .._arguments import one_of, positive, positive_integer, rate
 from .._layers import checked_seed
 from .._tensors import as_tensor, checked_mask, or_nan, require_shape
+from .arguments import require_some
 from .bidirectional import State
 from .cache import Cache
 from .chunkwise import CHUNK
@@ -228,7 +229,7 @@ class Attention(keras.layers.Layer):
             value, masks["query_mask"] = query, query_mask
         key = value if key is None else key
         for name, x in (("query", query), ("value", value), ("key", key)):
-            require_shape(name, x, (None, None, x.shape[-1]))
+            require_some(name, require_shape(name, x, (None, None, x.shape[-1])), "token and feature")
         batch, time = query.shape[:2]
         require_shape("value", value, (batch, time if self.causal else None, value.shape[-1]), to_fit="query")
         require_shape("key", key, (batch, value.shape[1], key.shape[-1]), to_fit="value")
@@ -290,6 +291,7 @@ class Attention(keras.layers.Layer):
         """
         form = self._generating("prefill")
         x = require_shape("x", as_tensor("x", x, kinds="f"), (None, None, self._hidden))
+        require_some("x", x, "token and feature")
         seen, valid = _checked_masks({"mask": mask}, x.shape[:2])
         (state, tokens), x = _known(progress), ops.cast(x, self.compute_dtype)
         q, k, v, gate = self._projected(x, x, x, seen, tokens)

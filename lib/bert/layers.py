@@ -190,13 +190,13 @@ class SelfAttention(keras.layers.Layer):
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, time, hidden) → (batch, heads, time, d)."""
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, x.shape[-1] // self.num_heads))
+        x = ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
     def _join(self, x: Tensor) -> Tensor:
         """(batch, heads, time, d) → (batch, time, hidden)."""
         x = ops.transpose(x, (0, 2, 1, 3))
-        return ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads * x.shape[-1]))
+        return ops.reshape(x, (*ops.shape(x)[:2], self.num_heads * x.shape[-1]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
