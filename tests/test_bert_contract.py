@@ -3,6 +3,7 @@
 from functools import cache
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from bert_files import lively
@@ -296,6 +297,21 @@ def test_masked_tokens_weigh_nothing_however_low_the_other_scores_are(sign):
     x = 1000 * np.array([[[1.0, 0, 0, 0], [1, 0, 0, 1e-3], [0, 1, 0, 0]]], "float32")  # scores of ±500,000
     alone = array(layer(x[:, :2]))
     np.testing.assert_allclose(array(layer(x, mask=np.array([[1, 1, 0]])))[:, :2], alone, atol=1e-3)
+
+
+LOWEST = {"float16": (2**5, 2**11 - 1), "bfloat16": (2**8 - 1, 2**120), "float32": (2**24 - 1, 2**104)}
+
+
+@pytest.mark.parametrize("dtype", LOWEST)
+def test_masked_tokens_weigh_nothing_where_all_scores_are_the_lowest_of_their_type(dtype):
+    layer = SelfAttention(1, dropout=0.0, dtype=dtype)
+    layer.build((1, 3, 1))
+    query, key = LOWEST[dtype]
+    for part, factor in zip((layer.query, layer.key, layer.value, layer.project), (query, -key, 1, 1), strict=True):
+        part.kernel.assign([[float(factor)]])
+    assert -query * key == float(ml_dtypes.finfo(dtype).min)
+    out = layer(ops.cast([[[1.0], [1.0], [0.0]]], dtype), mask=np.array([[1, 1, 0]]))
+    assert [float(x[0]) for x in out[0, :2]] == [1, 1]
 
 
 def test_products_of_queries_and_keys_do_not_overflow_in_float16():

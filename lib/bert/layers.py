@@ -183,8 +183,7 @@ class SelfAttention(keras.layers.Layer):
         Q, K, V = (self._split(linear(x)) for linear in (self.query, self.key, self.value))
         scores = ops.matmul(Q / math.sqrt(Q.shape[-1]), ops.transpose(K, (0, 1, 3, 2)))
         if mask is not None:
-            lowest = -65504.0 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -3.38e38
-            scores = ops.where(mask[:, None, None, :], scores, ops.cast(lowest, scores.dtype))
+            scores = ops.where(_asked(mask)[:, None, None, :], scores, ops.cast(-math.inf, scores.dtype))
         weights = self.dropout(ops.softmax(scores), training=training)
         return self.project(self._join(ops.matmul(weights, V)))
 
@@ -292,6 +291,16 @@ class Block(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Block:
         """Returns the layer that has this configuration."""
         return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
+
+
+def _asked(mask: Tensor) -> Tensor:
+    """The tokens that are asked, bool (batch, time): those of the mask, or all of a text that has none of them.
+
+    The scores of all others can then be −∞, below whatever scores there are. No finite number is: if all tokens
+    score as low as the number that stands for "masked", a masked one gets its share. The softmax of −∞ alone would
+    be NaN, and there is no answer to spoil where no token counts.
+    """
+    return ops.logical_or(mask, ops.logical_not(ops.any(mask, axis=1, keepdims=True)))
 
 
 def _valid_tokens(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
