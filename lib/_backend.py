@@ -48,7 +48,9 @@ def jit(**static: Any) -> Callable[[Callable], Callable]:
 
 
 def is_known(x: Tensor) -> bool:
-    """Whether the value of a tensor can be read: not while a graph is traced, nor of a mere shape on torch."""
+    """Whether the value of a tensor can be read: not of a symbol or a mere shape, nor while a graph is traced."""
+    if isinstance(x, keras.KerasTensor):
+        return False
     if keras.backend.backend() == "tensorflow":
         return backend().executing_eagerly()
     if keras.backend.backend() == "jax":

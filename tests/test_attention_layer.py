@@ -520,6 +520,9 @@ WRONG = [
     (lambda: Attention(2, "softmax", seed=True), "seed must be an integer of at least 0"),
     (lambda: Attention(2, "softmax", feature_map="nonsense"), "feature_map must be left at 'auto'"),
     (lambda: Attention(2, "softmax", normalize="rms"), "normalize must be 'auto'"),
+    (lambda: Attention(2, causal="False"), "causal must be True or False, got 'False'"),
+    (lambda: Attention(2, "softmax", rotary=0), "rotary must be True or False, got 0"),
+    (lambda: Attention(2, use_bias=None), "use_bias must be True or False, got None"),
     (lambda: Attention(2, chunk=0), "chunk must be a positive integer, got 0"),
     (lambda: Attention(2, rotary=True), "rotary must be False with the form 'linear', unless feature_map is None"),
     (

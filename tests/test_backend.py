@@ -46,6 +46,7 @@ def test_a_value_is_known_but_while_a_graph_is_traced():
     function(ops.ones(()))
     compiled(function)(ops.ones(()))
     assert found == [True, BACKEND == "torch"]
+    assert not is_known(keras.KerasTensor(()))
 
 
 @pytest.mark.parametrize("axis", [None, (1,), (0, 2)])

@@ -1,5 +1,6 @@
 """Truths about ``lib.bert``: what is no id, mask or size is refused by name, or NaN where nothing can raise."""
 
+import json
 from functools import cache
 
 import keras
@@ -377,3 +378,9 @@ def test_the_seed_is_an_integer_or_a_generator_of_which_each_layer_draws():
     assert all(isinstance(seed, int) for seed in configs(7))
     assert SelfAttention(2, seed=np.int64(3)).get_config()["seed"] == 3
     assert SelfAttention(2).get_config()["seed"] is None
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    encoder = Encoder.from_sizes(**{name: np.int64(size) for name, size in SIZES.items()})
+    assert tuple(encoder(IDS).shape) == (*IDS.shape, 8)
+    assert json.dumps(encoder.get_config())

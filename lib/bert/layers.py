@@ -79,9 +79,10 @@ class Embeddings(keras.layers.Layer):
         self._config = {name: positive_integer(name, size) for name, size in sizes.items()}
         dropout, epsilon = rate("dropout", dropout), positive("epsilon", epsilon)
         self._config |= {"dropout": dropout, "epsilon": epsilon, "seed": (seed := integer_seed(seed))}
-        self.words = self._table(vocabulary, "words")
-        self.positions = self._table(positions, "positions")
-        self.types = self._table(types, "types")
+        self.words, self.positions, self.types = (
+            self._table(self._config[rows], name)
+            for rows, name in (("vocabulary", "words"), ("positions", "positions"), ("types", "types"))
+        )
         self.norm = _normalization(self, epsilon, name="norm")
         self.dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
