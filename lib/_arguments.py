@@ -52,6 +52,13 @@ def _integer(name: str, value: Any, lowest: int, rule: str) -> int:
     return number
 
 
+def boolean(name: str, value: Any) -> bool:
+    """The value, if it is True or False. Raises ValueError as :func:`positive_integer`: "False" is truthy."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """The value, if it is one of these strings. Raises ValueError as :func:`positive_integer`."""
     allowed = tuple(allowed)

@@ -48,7 +48,9 @@ def jit(**static: Any) -> Callable[[Callable], Callable]:
 
 
 def is_known(x: Tensor) -> bool:
-    """Whether the value of a tensor can be read: not while a graph is traced, nor of a mere shape on torch."""
+    """Whether the value of a tensor can be read: not of a symbol or a mere shape, nor while a graph is traced."""
+    if isinstance(x, keras.KerasTensor):
+        return False
     if keras.backend.backend() == "tensorflow":
         return backend().executing_eagerly()
     if keras.backend.backend() == "jax":
@@ -68,6 +70,24 @@ def all_of(flags: Tensor, axis: tuple[int, ...] | None = None) -> Tensor:
         [True, False]
     """
     return ops.sum(ops.where(flags, 0.0, 1.0), axis=axis) == 0
+
+
+def largest_along(x: Tensor, axis: int | tuple[int, ...], *, keepdims: bool = False) -> Tensor:
+    """``keras.ops.max``, which refuses a tensor without entries, also where none is asked for: of an empty batch.
+
+    Args:
+        x: Any numeric tensor.
+        axis: The axes that are reduced.
+        keepdims: Whether they stay, of size 1.
+
+    Returns:
+        The largest entries; 0 where there are none to choose from.
+
+    Example:
+        >>> tuple(largest_along(ops.zeros((0, 3)), -1).shape), float(largest_along(ops.arange(3), 0))
+        ((0,), 2.0)
+    """
+    return (ops.sum if 0 in x.shape else ops.max)(x, axis=axis, keepdims=keepdims)
 
 
 def scan(step: Callable, carry: Any, xs: tuple[Tensor, ...], *, reverse: bool = False) -> tuple[Any, Any]:

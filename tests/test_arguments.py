@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lib._arguments import (
+    boolean,
     file_path,
     finite,
     fraction,
@@ -23,6 +24,8 @@ from lib._arguments import (
 
 RIGHT = [(positive_integer, 1), (positive_integer, np.int64(64)), (finite, -2.5), (finite, np.float32(0.5))]
 RIGHT += [
+    (boolean, False),
+    (boolean, np.True_),
     (non_negative, 0),
     (positive, 1e-30),
     (fraction, 0.5),
@@ -32,6 +35,7 @@ RIGHT += [
 ]
 
 WRONG = {
+    boolean: ("must be True or False", ["False", 0, 1, None, 1.0, [True]]),
     positive_integer: ("must be a positive integer", [0, -1, 2.0, True, np.True_, "3", None, [1]]),
     non_negative_integer: ("must be an integer of at least 0", [-1, 2.0, False, np.False_, "3", None]),
     finite: ("must be a finite number", [math.inf, math.nan, True, "3", None, 1j, 10**400, -(10**400)]),
@@ -47,7 +51,7 @@ CASES = [(check, sentence, value) for check, (sentence, values) in WRONG.items()
 def test_a_right_value_comes_back_as_a_number_of_python(check, value):
     found = check("size", value)
     assert found == value
-    assert type(found) is (int if check in (positive_integer, non_negative_integer) else float)
+    assert type(found) is {positive_integer: int, non_negative_integer: int, boolean: bool}.get(check, float)
 
 
 @pytest.mark.parametrize(("check", "sentence", "value"), CASES, ids=lambda x: getattr(x, "__name__", repr(x)))

@@ -7,6 +7,7 @@ from attention_references import BACKEND, array, close, compiled, gates, gradien
 from keras import ops
 
 from lib.attention import (
+    FEATURE_MAPS,
     FeatureMap,
     State,
     cumulative_attention,
@@ -30,6 +31,7 @@ from lib.attention.arguments import (
     of_rank,
     removed,
     removed_tokens,
+    require_some,
 )
 
 pytestmark = pytest.mark.backends
@@ -281,8 +283,24 @@ def test_a_bad_argument_is_named(call, message):
 @pytest.mark.parametrize("name", [*CAUSAL, *FULL])
 def test_an_empty_batch_has_empty_outputs(name):
     x, gate = X[:0], GATE[:0]
-    out = CAUSAL[name](x, x, x, gate, -gate) if name in CAUSAL else FULL[name](x, x, x)
-    assert tuple(out.shape) == (0, 5, 2, 4)
+    function = (lambda *x: CAUSAL[name](*x, gate, -gate)) if name in CAUSAL else FULL[name]
+    assert tuple(function(x, x, x).shape) == (0, 5, 2, 4)
+    assert [g.shape for g in gradients(function, [x, x, x], x)] == [(0, 5, 2, 4)] * 3
+
+
+@pytest.mark.parametrize("form", [*FEATURE_MAPS, ops.relu, *OTHERS[-4:-1]], ids=range(10))
+def test_an_empty_batch_goes_on_from_its_state(form):
+    form = form if isinstance(form, dict) else {"feature_map": form, "normalize": "sum"}
+    gates = {name: form[name][:0] for name in ("log_decay", "beta") if name in form}
+    whole = {**form, **gates, "mask": np.ones((0, 5), bool)}
+    step = {name: x[:, 0] if name in ("mask", *gates) else x for name, x in whole.items()}
+    state = None
+    for _ in range(2):
+        out, state = recurrent_step(X[:0, 0], X[:0, 0], X[:0, 0], state, **step)
+        assert tuple(out.shape) == (0, 2, 4)
+        out, state = prefill(X[:0], X[:0], X[:0], state, **whole)
+        assert tuple(out.shape) == (0, 5, 2, 4)
+    assert {part.shape[0] for part in state} == {0}
 
 
 def test_what_is_fine_stays_as_it_is():
@@ -293,6 +311,7 @@ def test_what_is_fine_stays_as_it_is():
     assert found[4] is None
     assert np.array_equal(array(of_rank(3, "q", X[0])), X[0])
     assert known_normalization(None) is None
+    assert require_some("q", X[:0], "token, head and feature") is None
     gate = checked_gate("beta", -GATE, ops.convert_to_tensor(X), found[3], "float32", 0, 2)
     assert np.array_equal(array(gate), 0.5 * mask[..., None] * np.ones(2))
     assert all(np.array_equal(array(x), X) for x in removed_tokens(None, X, X, X))

@@ -134,6 +134,18 @@ def test_a_prompt_of_any_length_is_read_in_one_graph(name):
         assert close(layer.step(X[:, n], progress)[0], whole[:, n], 1e-4)
 
 
+@pytest.mark.parametrize("capacity", [None, TIME])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_an_empty_batch_goes_on_as_any_other(name, capacity):
+    layer = causal(name)
+    x, mask, sizes = X[:0], np.ones((0, TIME), bool), layer(X).shape[2:]
+    out, progress = layer.prefill(x[:, :3], mask[:, :3], capacity=capacity)
+    assert tuple(out.shape) == (0, 3, *sizes)
+    out, progress = layer.step(x[:, 3], progress, mask[:, 3])
+    assert tuple(out.shape) == (0, *sizes)
+    assert {part.shape[0] for part in keras.tree.flatten(progress) if part is not None and len(part.shape)} == {0}
+
+
 def test_a_room_that_is_full_is_refused():
     layer = causal("softmax")
     _, progress = layer.prefill(X, capacity=TIME)
@@ -508,6 +520,9 @@ WRONG = [
     (lambda: Attention(2, "softmax", seed=True), "seed must be an integer of at least 0"),
     (lambda: Attention(2, "softmax", feature_map="nonsense"), "feature_map must be left at 'auto'"),
     (lambda: Attention(2, "softmax", normalize="rms"), "normalize must be 'auto'"),
+    (lambda: Attention(2, causal="False"), "causal must be True or False, got 'False'"),
+    (lambda: Attention(2, "softmax", rotary=0), "rotary must be True or False, got 0"),
+    (lambda: Attention(2, use_bias=None), "use_bias must be True or False, got None"),
     (lambda: Attention(2, chunk=0), "chunk must be a positive integer, got 0"),
     (lambda: Attention(2, rotary=True), "rotary must be False with the form 'linear', unless feature_map is None"),
     (
@@ -536,6 +551,9 @@ WRONG = [
     (lambda: Attention(2, causal=True).prefill(X), "must be built before prefill"),
     (lambda: PLAIN.prefill(X), "causal must be True for prefill"),
     (lambda: PLAIN.step(X[:, 0]), "causal must be True for step"),
+    (lambda: PLAIN(X[:, :0]), "query must have at least one token and feature, got shape .3, 0, 8."),
+    (lambda: PLAIN(X, X[:, :0]), "value must have at least one token and feature"),
+    (lambda: BUILT.prefill(X[:, :0]), "x must have at least one token and feature, got shape .3, 0, 8."),
     (lambda: BUILT.step(X), "x must have shape .None, 8., got .3, 7, 8."),
     (lambda: BUILT.step(X[:, 0, :4]), "x must have shape .None, 8., got .3, 4."),
     (lambda: BUILT.prefill(X[:, 0]), "x must have shape .None, None, 8."),

@@ -6,7 +6,7 @@ import pytest
 from attention_references import BACKEND, compiled
 from keras import ops
 
-from lib._backend import all_of, backend, float32_or_wider, is_known, jit
+from lib._backend import all_of, backend, float32_or_wider, is_known, jit, largest_along
 
 pytestmark = pytest.mark.backends
 
@@ -46,6 +46,7 @@ def test_a_value_is_known_but_while_a_graph_is_traced():
     function(ops.ones(()))
     compiled(function)(ops.ones(()))
     assert found == [True, BACKEND == "torch"]
+    assert not is_known(keras.KerasTensor(()))
 
 
 @pytest.mark.parametrize("axis", [None, (1,), (0, 2)])
@@ -55,3 +56,11 @@ def test_all_of_some_flags_is_that_of_numpy(axis):
         np.testing.assert_array_equal(
             ops.convert_to_numpy(all_of(ops.convert_to_tensor(given), axis)), given.all(axis)
         )
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 3, 4), -1), ((2, 3, 4), (0, 2)), ((0, 3, 4), -1), ((3, 0, 4), 2)])
+def test_the_largest_entries_are_those_of_numpy_also_where_there_are_none(shape, axis, keepdims):
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    found = ops.convert_to_numpy(largest_along(ops.convert_to_tensor(x), axis, keepdims=keepdims))
+    np.testing.assert_array_equal(found, x.max(axis, keepdims=keepdims))

@@ -1,8 +1,10 @@
 """Truths about ``lib.bert``: what is no id, mask or size is refused by name, or NaN where nothing can raise."""
 
+import json
 from functools import cache
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from bert_files import lively
@@ -160,7 +162,7 @@ def test_ids_of_any_integer_type_are_the_same(dtype):
 
 @cache
 def parts():
-    """A call of each layer that takes a mask, by its mask."""
+    """A call of each layer that takes a mask, by its mask, and by how many texts and tokens."""
     x = normal(3, 4, 8)
     attention, block = SelfAttention(2, dropout=0.0), Block(SelfAttention(2, dropout=0.0), 16, dropout=0.0)
     for layer in (attention, block):
@@ -168,9 +170,9 @@ def parts():
         lively(layer)
     encoder = tiny()
     return {
-        "encoder": lambda mask: encoder(IDS, mask=mask),
-        "block": lambda mask: block(x, mask=mask),
-        "attention": lambda mask: attention(x, mask=mask),
+        "encoder": lambda mask, texts=3, tokens=4: encoder(IDS[:texts, :tokens], mask=mask),
+        "block": lambda mask, texts=3, tokens=4: block(x[:texts, :tokens], mask=mask),
+        "attention": lambda mask, texts=3, tokens=4: attention(x[:texts, :tokens], mask=mask),
     }
 
 
@@ -212,6 +214,13 @@ def test_a_mask_of_zeros_and_ones_is_one_of_booleans(part, dtype):
 @pytest.mark.parametrize("part", parts())
 def test_a_text_without_a_valid_token_is_finite(part):
     assert np.isfinite(array(parts()[part](0 * MASK == 1))).all()
+
+
+@pytest.mark.parametrize("part", parts())
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
+def test_where_there_is_no_token_there_is_no_vector(part, shape):
+    for mask in (None, np.ones(shape, bool)):
+        assert tuple(parts()[part](mask, *shape).shape) == (*shape, 8)
 
 
 @keras.saving.register_keras_serializable(package="test_bert_contract")
@@ -291,6 +300,21 @@ def test_masked_tokens_weigh_nothing_however_low_the_other_scores_are(sign):
     np.testing.assert_allclose(array(layer(x, mask=np.array([[1, 1, 0]])))[:, :2], alone, atol=1e-3)
 
 
+LOWEST = {"float16": (2**5, 2**11 - 1), "bfloat16": (2**8 - 1, 2**120), "float32": (2**24 - 1, 2**104)}
+
+
+@pytest.mark.parametrize("dtype", LOWEST)
+def test_masked_tokens_weigh_nothing_where_all_scores_are_the_lowest_of_their_type(dtype):
+    layer = SelfAttention(1, dropout=0.0, dtype=dtype)
+    layer.build((1, 3, 1))
+    query, key = LOWEST[dtype]
+    for part, factor in zip((layer.query, layer.key, layer.value, layer.project), (query, -key, 1, 1), strict=True):
+        part.kernel.assign([[float(factor)]])
+    assert -query * key == float(ml_dtypes.finfo(dtype).min)
+    out = layer(ops.cast([[[1.0], [1.0], [0.0]]], dtype), mask=np.array([[1, 1, 0]]))
+    assert [float(x[0]) for x in out[0, :2]] == [1, 1]
+
+
 def test_products_of_queries_and_keys_do_not_overflow_in_float16():
     layer = SelfAttention(1, dropout=0.0, dtype="float16")
     layer.build((1, 3, 64))
@@ -354,3 +378,9 @@ def test_the_seed_is_an_integer_or_a_generator_of_which_each_layer_draws():
     assert all(isinstance(seed, int) for seed in configs(7))
     assert SelfAttention(2, seed=np.int64(3)).get_config()["seed"] == 3
     assert SelfAttention(2).get_config()["seed"] is None
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    encoder = Encoder.from_sizes(**{name: np.int64(size) for name, size in SIZES.items()})
+    assert tuple(encoder(IDS).shape) == (*IDS.shape, 8)
+    assert json.dumps(encoder.get_config())

@@ -103,6 +103,14 @@ def test_an_empty_batch_has_no_loss_and_no_answer():
     assert [tuple(x.shape) for x in (pointer_loss(none, none, logits), *best_span(logits))] == [(0,)] * 4
 
 
+@pytest.mark.parametrize("kinds", [None, 3])
+@pytest.mark.parametrize(("batch", "time"), [(0, 4), (2, 0), (0, 0)])
+def test_where_there_is_no_token_there_is_no_logit(batch, time, kinds):
+    pointer, sizes = SpanPointer(kinds), (2,) if kinds is None else (kinds, 2)
+    for mask in (None, np.ones((batch, time), bool)):
+        assert tuple(pointer(np.zeros((batch, time, 8), "float32"), mask=mask).shape) == (batch, time, *sizes)
+
+
 def test_whole_numbers_of_any_type_are_places():
     expected = array(pointer_loss(STARTS, ENDS, LOGITS))
     for dtype in ("int64", "uint8", "float32"):
@@ -298,6 +306,7 @@ def test_a_subject_that_is_no_span_is_refused_or_its_objects_are_nan(wrong):
     [
         (lambda: cascade()({"ids": IDS, "subject": SUBJECT[:1]}), "subject must have shape (3, 2)"),
         (lambda: cascade()({"ids": IDS, "subject": SUBJECT / 2}), "subject must be whole numbers"),
+        (lambda: cascade()({"ids": IDS[:0, :0], "subject": SUBJECT[:0]}), "subject must be a span of a text with"),
         (lambda: cascade().extract(IDS, batch=0), "batch must be a positive integer, got 0"),
         (lambda: Cascade(keras.layers.Embedding(10, 8), True), "predicates must be a positive integer, got True"),
         (lambda: Cascade(keras.layers.Embedding(10, 8), 1, power=(2, -1)), "power must be positive, got -1"),

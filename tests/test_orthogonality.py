@@ -816,3 +816,13 @@ def test_muon_takes_a_nearly_polar_step_in_dense_kernels_and_leaves_convolutions
     assert np.all(np.abs(np.linalg.svd(step, compute_uv=False) - 0.95) < 0.3)
     assert np.sum(step * array(polar(G))) / np.linalg.norm(step) / math.sqrt(6) > 0.95
     np.testing.assert_allclose(array(conv), -1, atol=1e-3)  # Adam's first step is the sign of the gradient
+
+
+@pytest.mark.parametrize("penalty", [MutualCoherence, SpectralIsometry])
+def test_a_kernel_without_filters_has_none_that_are_not_orthogonal(penalty):
+    assert abs(float(penalty(1.0)(np.zeros((4, 0), "float32")))) < 1e-9
+
+
+def test_outputs_of_no_filter_are_refused():
+    with pytest.raises(ValueError, match="outputs must be of one filter at least, got shape"):
+        self_orthogonality(np.ones((4, 0), "float32"))

@@ -385,3 +385,9 @@ def test_cuts_begin_at_0_and_increase(cuts):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         call()
+
+
+def test_numbers_of_numpy_do_not_wrap():
+    assert units(np.uint8(255), np.uint8(255)) == 256
+    assert equal_cuts(np.uint8(200), np.uint8(3)) == (0, 67, 134)
+    assert {type(cut) for cut in (*equal_cuts(np.uint8(200), np.uint8(3)), *sqrt_cuts(np.uint8(200)))} == {int}

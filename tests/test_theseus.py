@@ -1159,3 +1159,10 @@ def test_a_seed_is_an_integer_a_generator_or_none(seed):
     assert again.get_config() == one.get_config()
     if seed() is not None:
         np.testing.assert_array_equal([array(again.draw(1)) for _ in range(40)], gates[0])
+
+
+@pytest.mark.parametrize("replaced", [None, True])
+def test_what_is_replaced_is_a_collection(replaced):
+    body = ModuleReplacement([keras.layers.Dense(2)], [keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=f"replaced must be a collection, got {replaced}"):
+        body.mixture(replaced)

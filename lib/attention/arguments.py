@@ -25,6 +25,7 @@ __all__ = [
     "of_rank",
     "removed",
     "removed_tokens",
+    "require_some",
 ]
 
 Tensor = Any
@@ -55,8 +56,7 @@ def checked(q: Any, k: Any, v: Any, mask: Any, causal: bool) -> tuple[Tensor, ..
     """
     q, k, v = of_one_type(*(of_rank(4, name, x) for name, x in (("q", q), ("k", k), ("v", v))))
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if 0 in x.shape[1:]:
-            raise ValueError(f"{name} must have at least one token, head and feature, got shape {tuple(x.shape)}")
+        require_some(name, x, "token, head and feature")
         if x.shape[1] is None:
             require(ops.shape(x)[1] > 0, f"{name} must have at least one token", lambda: "none")
     batch, time, heads, dim = q.shape
@@ -68,6 +68,24 @@ def checked(q: Any, k: Any, v: Any, mask: Any, causal: bool) -> tuple[Tensor, ..
         if is_known(valid) or "bool" in str(getattr(given, "dtype", None)):
             valid = None
     return q, k, v, mask, valid
+
+
+def require_some(name: str, x: Tensor, what: str) -> None:
+    """Raises ValueError if an axis but the first, the batch, is empty.
+
+    Args:
+        name: The argument, for the error.
+        x: Its value, (batch, time, ...).
+        what: The axes besides the batch, for the error.
+
+    Example:
+        >>> require_some("x", ops.zeros((1, 0, 8)), "token and feature")
+        Traceback (most recent call last):
+        ...
+        ValueError: x must have at least one token and feature, got shape (1, 0, 8)
+    """
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name} must have at least one {what}, got shape {tuple(x.shape)}")
 
 
 def of_one_type(*x: Tensor) -> list[Tensor]:

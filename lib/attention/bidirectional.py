@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from .._backend import float32_or_wider, is_known, jit
+from .._backend import float32_or_wider, is_known, jit, largest_along
 from .._tensors import or_nan
 from .arguments import checked, finite_queries, known_normalization, removed
 from .feature_maps import (
@@ -183,7 +183,7 @@ def _written(form: _Form, k: Tensor, v: Tensor, mask: Tensor | None = None) -> S
     start, ((k, v), mask) = empty_state(form.feature_map, k, v), whole_tiles((k, v), mask, padding)
     level = start.level
     if form.feature_map.logarithmic:
-        level = ops.max(highest(form.feature_map.apply(float32_or_wider(k)), mask), axis=1)
+        level = largest_along(highest(form.feature_map.apply(float32_or_wider(k)), mask), 1)
 
     def body(i: Tensor, state: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
         k_i, v_i, mask_i = tile((k, v, mask), i, T)

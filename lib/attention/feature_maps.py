@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from .._arguments import non_negative_integer, positive_integer
-from .._backend import float32_or_wider, is_known
+from .._backend import float32_or_wider, is_known, largest_along
 from .._tensors import as_tensor
 
 __all__ = [
@@ -433,7 +433,7 @@ def largest(x: Tensor) -> Tensor:
         >>> float(largest(np.array([1.0, -3.0], "float32"))[0])
         3.0
     """
-    return ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True))
+    return ops.stop_gradient(largest_along(ops.abs(x), -1, keepdims=True))
 
 
 #: Below every logarithm of a feature: the least number of float32.
@@ -463,7 +463,7 @@ def query_features(
     if not feature_map.logarithmic:
         # elu + 1 is known to be in range here
         return q if normalize is None or feature_map.apply is elu_plus_one else _to_size(q), None
-    level = ops.stop_gradient(ops.max(q, axis=-1, keepdims=True))
+    level = ops.stop_gradient(largest_along(q, -1, keepdims=True))
     return ops.exp(q - level), level
 
 
@@ -516,7 +516,7 @@ def highest(logarithms: Tensor, mask: Tensor | None) -> Tensor:
         >>> ops.convert_to_numpy(highest(np.array([[[[1.0, 4.0]]]], "float32"), None)).ravel().tolist()
         [4.0]
     """
-    best = ops.stop_gradient(ops.max(logarithms, axis=-1))
+    best = ops.stop_gradient(largest_along(logarithms, -1))
     return best if mask is None else ops.where(mask[:, :, None] > 0, best, NOTHING)
 
 

@@ -54,7 +54,7 @@ import numpy as np
 from keras import ops
 
 from .._arguments import finite, positive_integer
-from .._backend import float32_or_wider
+from .._backend import float32_or_wider, largest_along
 from .._tensors import as_tensor, checked_mask, or_nan
 from .arguments import checked, finite_queries, known_normalization, of_one_type, of_rank, removed, removed_tokens
 from .bidirectional import full_attention, normalizer
@@ -364,7 +364,7 @@ def cumulative_attention(
     feature_map, q, k = mapped(exact_map(find_feature_map(feature_map, q.shape[-1], signed)), q, k)
     (q, level), k = query_features(feature_map, q, normalize), feature_map.apply(float32_or_wider(k))
     if feature_map.logarithmic:
-        highest = ops.stop_gradient(ops.max(k, axis=(1, 3), keepdims=True))
+        highest = ops.stop_gradient(largest_along(k, (1, 3), keepdims=True))
         level, k = level + highest, ops.exp(k - highest)
     if mask is not None:
         k = k * ops.cast(mask, k.dtype)[:, :, None, None]

@@ -11,9 +11,10 @@ import keras
 import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
-from .._arguments import one_of, positive, positive_integer, rate
+from .._arguments import boolean, one_of, positive, positive_integer, rate
 from .._layers import checked_seed
 from .._tensors import as_tensor, checked_mask, or_nan, require_shape
+from .arguments import require_some
 from .bidirectional import State
 from .cache import Cache
 from .chunkwise import CHUNK
@@ -113,7 +114,7 @@ class Attention(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.form, self.causal = one_of("form", form, FORMS), bool(causal)
+        self.form, self.causal = one_of("form", form, FORMS), boolean("causal", causal)
         if self.causal not in FORMS[form].causal:
             raise ValueError(f"causal must be {not self.causal} with the form {form!r}, got {self.causal}")
         self.num_heads = positive_integer("num_heads", num_heads)
@@ -131,11 +132,11 @@ class Attention(keras.layers.Layer):
         self.feature_map, self.normalize = feature_map, normalize
         self._promised = feature_map.apply if isinstance(feature_map, FeatureMap) else None  # a layer is tracked
         self._options = FORMS[form].resolved(Options(feature_map, normalize, positive_integer("chunk", chunk)))
-        self.rotary, self.max_wavelength = bool(rotary), positive("max_wavelength", max_wavelength)
+        self.rotary, self.max_wavelength = boolean("rotary", rotary), positive("max_wavelength", max_wavelength)
         if self.rotary and not FORMS[form].turns(self._options):
             unless = "" if self._options.feature_map is None else ", unless feature_map is None"
             raise ValueError(f"rotary must be False with the form {form!r}{unless}, got {rotary!r}")
-        self.use_bias, self.chunk = bool(use_bias), self._options.chunk
+        self.use_bias, self.chunk = boolean("use_bias", use_bias), self._options.chunk
         self.dropout = rate("dropout", dropout)
         seed = keras.saving.deserialize_keras_object(seed) if isinstance(seed, dict) else seed
         self.seed = seed = checked_seed(seed)
@@ -228,7 +229,7 @@ class Attention(keras.layers.Layer):
             value, masks["query_mask"] = query, query_mask
         key = value if key is None else key
         for name, x in (("query", query), ("value", value), ("key", key)):
-            require_shape(name, x, (None, None, x.shape[-1]))
+            require_some(name, require_shape(name, x, (None, None, x.shape[-1])), "token and feature")
         batch, time = query.shape[:2]
         require_shape("value", value, (batch, time if self.causal else None, value.shape[-1]), to_fit="query")
         require_shape("key", key, (batch, value.shape[1], key.shape[-1]), to_fit="value")
@@ -290,6 +291,7 @@ class Attention(keras.layers.Layer):
         """
         form = self._generating("prefill")
         x = require_shape("x", as_tensor("x", x, kinds="f"), (None, None, self._hidden))
+        require_some("x", x, "token and feature")
         seen, valid = _checked_masks({"mask": mask}, x.shape[:2])
         (state, tokens), x = _known(progress), ops.cast(x, self.compute_dtype)
         q, k, v, gate = self._projected(x, x, x, seen, tokens)

@@ -54,16 +54,16 @@ def tiles(x: Tensor, longest: int, multiple: int = 1) -> tuple[int, Any, Any]:
 
 
 def shape_only(x: Tensor) -> bool:
-    """Whether a result is its shape: of an empty batch; or JAX has symbols for the sizes that Keras does not know.
+    """Whether a result is its shape: JAX has symbols for the sizes that Keras does not know.
 
     Args:
         x: (batch, time, ...).
 
     Example:
-        >>> shape_only(ops.zeros((1, 37, 2))), shape_only(ops.zeros((0, 37, 2)))
-        (False, True)
+        >>> shape_only(ops.zeros((1, 37, 2)))
+        False
     """
-    return not all(size is None or isinstance(size, int) for size in x.shape[:2]) or x.shape[0] == 0
+    return not all(size is None or isinstance(size, int) for size in x.shape[:2])
 
 
 def padded(x: Any, padding: Any) -> Any:

@@ -79,9 +79,10 @@ class Embeddings(keras.layers.Layer):
         self._config = {name: positive_integer(name, size) for name, size in sizes.items()}
         dropout, epsilon = rate("dropout", dropout), positive("epsilon", epsilon)
         self._config |= {"dropout": dropout, "epsilon": epsilon, "seed": (seed := integer_seed(seed))}
-        self.words = self._table(vocabulary, "words")
-        self.positions = self._table(positions, "positions")
-        self.types = self._table(types, "types")
+        self.words, self.positions, self.types = (
+            self._table(self._config[rows], name)
+            for rows, name in (("vocabulary", "words"), ("positions", "positions"), ("types", "types"))
+        )
         self.norm = _normalization(self, epsilon, name="norm")
         self.dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy)
 
@@ -183,20 +184,19 @@ class SelfAttention(keras.layers.Layer):
         Q, K, V = (self._split(linear(x)) for linear in (self.query, self.key, self.value))
         scores = ops.matmul(Q / math.sqrt(Q.shape[-1]), ops.transpose(K, (0, 1, 3, 2)))
         if mask is not None:
-            lowest = -65504.0 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -3.38e38
-            scores = ops.where(mask[:, None, None, :], scores, ops.cast(lowest, scores.dtype))
+            scores = ops.where(_asked(mask)[:, None, None, :], scores, ops.cast(-math.inf, scores.dtype))
         weights = self.dropout(ops.softmax(scores), training=training)
         return self.project(self._join(ops.matmul(weights, V)))
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, time, hidden) → (batch, heads, time, d)."""
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, x.shape[-1] // self.num_heads))
+        x = ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
     def _join(self, x: Tensor) -> Tensor:
         """(batch, heads, time, d) → (batch, time, hidden)."""
         x = ops.transpose(x, (0, 2, 1, 3))
-        return ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads * x.shape[-1]))
+        return ops.reshape(x, (*ops.shape(x)[:2], self.num_heads * x.shape[-1]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that rebuild this layer."""
@@ -292,6 +292,16 @@ class Block(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Block:
         """Returns the layer that has this configuration."""
         return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
+
+
+def _asked(mask: Tensor) -> Tensor:
+    """The tokens that are asked, bool (batch, time): those of the mask, or all of a text that has none of them.
+
+    The scores of all others can then be −∞, below whatever scores there are. No finite number is: if all tokens
+    score as low as the number that stands for "masked", a masked one gets its share. The softmax of −∞ alone would
+    be NaN, and there is no answer to spoil where no token counts.
+    """
+    return ops.logical_or(mask, ops.logical_not(ops.any(mask, axis=1, keepdims=True)))
 
 
 def _valid_tokens(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -84,6 +84,9 @@ def checked(
         ...
         ValueError: transitions must have shape (3, 3) to fit emissions, got (4, 4)
     """
+    for name, x in (("emissions", emissions), ("transitions", transitions), ("tags", tags), ("mask", mask)):
+        if isinstance(x, keras.KerasTensor):
+            raise ValueError(f"{name} must be a tensor, in the functional API call this within a layer, got {x}")
     emissions, transitions = (
         float32_or_wider(as_tensor(name, x)) for name, x in (("emissions", emissions), ("transitions", transitions))
     )

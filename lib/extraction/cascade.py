@@ -346,6 +346,8 @@ def _spans(name: str, spans: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     Keras hands on integers as float32 where a model was not told their type, so whole numbers will do.
     """
     given = require_shape(name, as_tensor(name, spans, kinds="iuf"), (vectors.shape[0], 2), to_fit="the texts")
+    if vectors.shape[1] == 0:
+        raise ValueError(f"{name} must be a span of a text with a token, got vectors {tuple(vectors.shape)}")
     spans, time = ops.cast(given, "int32"), ops.shape(vectors)[1]
     start, end = spans[:, 0], spans[:, 1]
     whole = ops.all(ops.equal(ops.cast(spans, given.dtype), given), axis=1)

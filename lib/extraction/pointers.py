@@ -116,7 +116,7 @@ class SpanPointer(keras.layers.Layer):
         require_shape("vectors", as_tensor("vectors", vectors), (None, None, None))
         logits = self.score(self.dropout(vectors, training=training))
         if kinds := self._config["kinds"]:
-            logits = ops.reshape(logits, (-1, ops.shape(logits)[1], kinds, 2))
+            logits = ops.reshape(logits, (*ops.shape(logits)[:2], kinds, 2))
         if mask is None:
             return logits
         mask, told = checked_mask(mask, tuple(vectors.shape[:2]), to_fit="vectors")

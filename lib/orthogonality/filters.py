@@ -8,7 +8,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from .._arguments import positive_integer
-from .._backend import float32_or_wider
+from .._backend import float32_or_wider, largest_along
 from .._tensors import as_tensor
 from ..angles import pairwise_angles
 from ..initializers import KernelAxes
@@ -114,7 +114,7 @@ def _off_diagonal(matrix: Tensor) -> Tensor:
 
 def _unit_columns(W: Tensor) -> Tensor:
     """The columns of matrices (..., d, k) divided by their lengths, however short; a zero column stays zero."""
-    W = W / _or_one(ops.stop_gradient(ops.max(ops.abs(W), axis=-2, keepdims=True)))  # squares neither 0 nor ∞
+    W = W / _or_one(ops.stop_gradient(largest_along(ops.abs(W), -2, keepdims=True)))  # squares neither 0 nor ∞
     return W / ops.sqrt(_or_one(ops.sum(ops.square(W), axis=-2, keepdims=True)))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from .._arguments import non_negative, positive_integer
+from .._backend import largest_along
 from ..initializers import KernelAxes
 from .filters import _gram, _inner, _off_diagonal, _unit_columns, kernel_matrix
 
@@ -170,4 +171,5 @@ class MutualCoherence(_KernelPenalty):
     """
 
     def _measure(self, W: Tensor) -> Tensor:
-        return ops.max(ops.abs(_off_diagonal(_inner(_unit_columns(W)))))
+        products = ops.abs(_off_diagonal(_inner(_unit_columns(W))))
+        return largest_along(products, tuple(range(len(products.shape))))

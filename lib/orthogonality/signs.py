@@ -105,6 +105,8 @@ def _samples(outputs: Tensor) -> Tensor:
     y = float32_or_wider(as_tensor("outputs", outputs))
     if len(y.shape) < 2:
         raise ValueError(f"outputs must have shape (..., k), got shape {tuple(y.shape)}")
+    if y.shape[-1] == 0:
+        raise ValueError(f"outputs must be of one filter at least, got shape {tuple(y.shape)}")
     return ops.reshape(y, (-1, y.shape[-1]))
 
 

@@ -205,7 +205,7 @@ def equal_cuts(n: int, segments: int) -> tuple[int, ...]:
         >>> equal_cuts(10, 3)
         (0, 4, 7)
     """
-    _check_equal(n, segments)
+    n, segments = _checked_equal(n, segments)
     length, longer = divmod(n, segments)
     return tuple(j * length + min(j, longer) for j in range(segments))
 
@@ -227,7 +227,7 @@ def units(n: int, segments: int) -> int:
         >>> [units(12, k) for k in range(1, 13)]
         [13, 8, 7, 7, 8, 8, 9, 10, 11, 12, 13, 13]
     """
-    _check_equal(n, segments)
+    n, segments = _checked_equal(n, segments)
     return segments + -(-n // segments)
 
 
@@ -247,7 +247,7 @@ def sqrt_cuts(n: int) -> tuple[int, ...]:
         >>> sqrt_cuts(12)
         (0, 4, 8)
     """
-    _check_equal(n)
+    n, _ = _checked_equal(n)
     return equal_cuts(n, min(range(1, n + 1), key=lambda k: units(n, k)))
 
 
@@ -509,7 +509,9 @@ def _check(costs: Sequence[Cost]) -> None:
         raise ValueError(f"costs: seconds must be at most {MOST_SECONDS:g} together, got {total:g}")
 
 
-def _check_equal(n: int, segments: int = 1) -> None:
-    positive_integer("n", n)
+def _checked_equal(n: int, segments: int = 1) -> tuple[int, int]:
+    """Both as integers of Python, whose sums do not wrap as those of NumPy do."""
+    n = positive_integer("n", n)
     if not is_integer(segments) or not 1 <= segments <= n:
         raise ValueError(f"segments must be an integer, 1 to {n}, got {segments!r}")
+    return n, int(segments)

@@ -47,7 +47,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from .. import chain
-from .._arguments import non_negative, positive_integer, real_array
+from .._arguments import boolean, non_negative, positive_integer, real_array
 from .._backend import backend, float32_or_wider
 from .._tensors import as_tensor, checked_mask, or_nan, require, require_shape
 from .moves import LegalMoves, _checked_moves
@@ -117,9 +117,7 @@ class Head(keras.layers.Layer):
         self.supports_masking = True
         self.tag_count = positive_integer("tag_count", tag_count)
         self.transitions_initializer = _initializer(transitions_initializer, (tag_count, tag_count))
-        if not isinstance(boundaries, bool | np.bool_):
-            raise ValueError(f"boundaries must be True or False, got {boundaries!r}")
-        self.boundaries = bool(boundaries)
+        self.boundaries = boolean("boundaries", boundaries)
         self.legal = _checked_moves(legal, self.tag_count)
         self.learning_rate_multiplier = non_negative("learning_rate_multiplier", learning_rate_multiplier)
         _returned[self] = None

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from .._arguments import one_of
+from .._arguments import items, one_of
 from .._backend import is_known
 from .._layers import BuiltBySymbols, integer_seed, serialized
 from ._modules import choose, is_continuous, mix, modules
@@ -238,6 +238,7 @@ class ModuleReplacement(BuiltBySymbols):
         Raises:
             ValueError: ``replaced`` has not one boolean a module.
         """
+        replaced = items("replaced", replaced)
         if len(replaced) != len(self.successors) or any(new not in (True, False) for new in replaced):
             raise ValueError(f"replaced must have {len(self.successors)} booleans, one a module, got {replaced!r}")
         pairs = zip(replaced, self.predecessors, self.successors, strict=True)
