@@ -156,7 +156,7 @@ def test_linear_blocks_have_the_weights_of_the_softmax(tiny):  # noqa: ARG001
 
 EVERY = [("fine-tuning", 2, "pretrained"), ("distillation", 1, "random"), ("best blocks", 2, "pretrained")]
 EVERY += [("curriculum", 2, "linear"), ("uniform", 1, "pretrained"), ("pruning", 4, "pretrained")]
-EVERY += [("8 bits", 4, "pretrained"), ("first blocks", 2, "pretrained")]
+EVERY += [("8 bits", 4, "pretrained"), ("first blocks", 2, "pretrained"), ("old head", 2, "pretrained")]
 
 
 @pytest.mark.parametrize(("road", "blocks", "start"), EVERY)
@@ -267,6 +267,20 @@ def test_first_blocks_start_from_the_trained_ones_with_their_head(tiny, monkeypa
     model, _ = compression._first_blocks(task)
     expected = reviews.outputs(old.chain(old.blocks[:2]), tiny.test.ids)
     np.testing.assert_array_equal(reviews.outputs(model, tiny.test.ids), expected)
+
+
+def test_under_the_old_head_the_blocks_learn_and_the_head_does_not(tiny):
+    old = compression.predecessor(0, STEPS["teacher_steps"])
+    old = old._replace(first=reviews.rewound(old.first))
+    task = compression.Task(old, reviews.twins(old.untrained[:2]), tiny.train, 0, 4, 1e-2, True, True)
+    model, found = compression._old_head(task)
+    _, *blocks, _, dense = model.layers
+    for kept, weight in zip(old.head[-1].get_weights(), dense.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weight)
+    for block, untrained in zip(blocks, old.untrained[:2], strict=True):
+        assert np.any(block.get_weights()[0] != untrained.get_weights()[0])
+    # So the network is the mixture in which all is replaced: no head stands between the blocks and the comparison.
+    assert found["mixtures"]["11"] == reviews.judged(model, tiny.dev.first(compression.INSIDE))["accuracy"]
 
 
 def test_theseus_can_stop_before_its_third_stage(tiny):  # noqa: ARG001

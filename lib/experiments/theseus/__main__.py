@@ -97,12 +97,14 @@ def _few(scale: str) -> records.Record:
 
 
 def _opened(scale: str) -> records.Record:
-    """Six blocks to three in a long training, looked into; and the control of the best blocks, the first ones."""
+    """Six blocks to three in a long training, under one head and two, looked into; and the first trained blocks."""
     long = _equal_effort(scale, 3)
-    taken: list[Road] = [("first blocks", 3, "pretrained", None)]
-    taken += [(name, 3, "pretrained", long) for name in ("curriculum", "fine-tuning")]
-    cases = [{**case, "inside": case["steps"] == long, "alone": False} for case in _cases(scale, taken)]
-    return _compress_all("opened", cases, scale)
+    ways = [("first blocks", None), ("old head", None), ("old head", long), ("curriculum", long)]
+    taken: list[Road] = [(road, 3, "pretrained", steps) for road, steps in [*ways, ("fine-tuning", long)]]
+    cases = _cases(scale, taken)
+    return _compress_all(
+        "opened", [{**case, "inside": case["road"] != "first blocks", "alone": False} for case in cases], scale
+    )
 
 
 def _images(scale: str) -> records.Record:
