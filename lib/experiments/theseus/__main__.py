@@ -97,11 +97,10 @@ def _few(scale: str) -> records.Record:
 
 
 def _opened(scale: str) -> records.Record:
-    """Six blocks to three in a long training, under one head and two, looked into; and the first trained blocks."""
+    """Six blocks to three under one head, for few steps and for many, looked into; and the first trained blocks."""
     long = _equal_effort(scale, 3)
     ways = [("first blocks", None), ("old head", None), ("old head", long), ("curriculum", long)]
-    taken: list[Road] = [(road, 3, "pretrained", steps) for road, steps in [*ways, ("fine-tuning", long)]]
-    cases = _cases(scale, taken)
+    cases = _cases(scale, [(road, 3, "pretrained", steps) for road, steps in ways])
     return _compress_all(
         "opened", [{**case, "inside": case["road"] != "first blocks", "alone": False} for case in cases], scale
     )
