@@ -156,7 +156,7 @@ def test_linear_blocks_have_the_weights_of_the_softmax(tiny):  # noqa: ARG001
 
 EVERY = [("fine-tuning", 2, "pretrained"), ("distillation", 1, "random"), ("best blocks", 2, "pretrained")]
 EVERY += [("curriculum", 2, "linear"), ("uniform", 1, "pretrained"), ("pruning", 4, "pretrained")]
-EVERY += [("8 bits", 4, "pretrained"), ("first blocks", 2, "pretrained"), ("old head", 2, "pretrained")]
+EVERY += [("8 bits", 4, "pretrained"), ("old head", 2, "pretrained")]
 
 
 @pytest.mark.parametrize(("road", "blocks", "start"), EVERY)
@@ -257,16 +257,6 @@ def test_a_module_may_start_as_the_last_trained_block_that_it_stands_for(tiny, b
         assert block is not old.blocks[place]
         for weight, kept in zip(block.get_weights(), old.blocks[place].get_weights(), strict=True):
             np.testing.assert_array_equal(weight, kept)
-
-
-def test_first_blocks_start_from_the_trained_ones_with_their_head(tiny, monkeypatch):
-    monkeypatch.setattr(compression, "train", lambda *_: [])
-    old = compression.predecessor(0, STEPS["teacher_steps"])
-    old = old._replace(first=reviews.rewound(old.first))
-    task = compression.Task(old, old.untrained[:2], tiny.train, 0, 0, 0.0, False, True)
-    model, _ = compression._first_blocks(task)
-    expected = reviews.outputs(old.chain(old.blocks[:2]), tiny.test.ids)
-    np.testing.assert_array_equal(reviews.outputs(model, tiny.test.ids), expected)
 
 
 def test_under_the_old_head_the_blocks_learn_and_the_head_does_not(tiny):
@@ -431,6 +421,23 @@ def test_the_losses_of_mixtures_are_those_of_the_mean_over_seeds():
         assert accuracy.hardest(rows) == pytest.approx([0.2, 0.2])
 
 
+def test_the_opened_networks_are_those_of_their_road_and_steps():
+    def case(road, steps):
+        return {"road": road, "blocks": 3, "start": "pretrained", "steps": steps}
+
+    ways = [("curriculum", 160), ("curriculum", 650), ("fine-tuning", 160), ("fine-tuning", 650)]
+    half, opened = record(case(*way) for way in ways), record(case("old head", steps) for steps in (160, 650))
+    opened = record([*opened.rows, {**case("curriculum", 650), "alone": False}])
+    found = findings.looked_into(half, opened)
+    assert {steps: [*found[steps]] for steps in found} == {
+        160: ["Theseus", "direct, old head", "direct"],
+        650: ["Theseus", "direct, old head"],
+    }
+    assert all(row["steps"] == steps for steps in found for rows in found[steps].values() for row in rows)
+    assert found[650]["Theseus"] == opened.rows[2:]  # before its third stage
+    assert {name for ways in found.values() for name in ways} <= {*drawings.COLOURS}
+
+
 def test_so_many_seeds_decide_and_no_fewer():
     samples = [0.3, 1.2, 0.9, 0.1]
     needed = accuracy.seeds_needed(samples, 0.0)
@@ -464,7 +471,7 @@ def test_every_figure_draws_what_it_is_given():
         drawings.ship: (rng.random((9, 6)) < 0.5, [0, 8], ["before", "after"]),
         drawings.swap: (),
         drawings.movement: ([0.1, 0.9], {"SGD": [0.1, 0.9], "Adam": [0.3, 0.95], "Adam, skipped": [0.2, 0.9]}),
-        drawings.mixtures: ({"Theseus": looked, "direct": looked}, "somewhere"),
+        drawings.mixtures: ({"Theseus": looked, "direct, old head": looked}, "somewhere"),
         drawings.fidelity: ({"a": {"direct": contest.rows[:3]}, "b": {"Theseus": contest.rows[3:6]}},),
         drawings.gains: ({"a": [0.5, 0.6, 0.4], "b": [-1.0, 1.0]}, "points"),
         drawings.sizes: (contest,),

@@ -119,10 +119,10 @@ def compress(
     Args:
         seed: of everything.
         road: "fine-tuning" of the small model alone, with a new head; "old head", the same under the predecessor's
-            head, which is not trained; "first blocks", from the first blocks of the predecessor, with its head;
-            "best blocks", from those that do best alone; "distillation" of the predecessor's logits; or Theseus
-            with one of :data:`SCHEDULES`, whose last steps (:data:`HEALING`) train the successor alone. "pruning"
-            and "8 bits" keep all six blocks: half of the weights are set to zero, or each is rounded.
+            head, which is not trained; "best blocks", from those blocks of the predecessor that do best alone, with
+            its head; "distillation" of its logits; or Theseus with one of :data:`SCHEDULES`, whose last steps
+            (:data:`HEALING`) train the successor alone. "pruning" and "8 bits" keep all six blocks: half of the
+            weights are set to zero, or each is rounded.
         blocks: of the small model; they divide :data:`reviews.BLOCKS`, and each stands for as many.
         start: the blocks to start from: "pretrained", the first ones of MiniLM; "own", of the trained blocks that
             each stands for the last one; "random"; or "linear", those of MiniLM with linear attention.
@@ -206,7 +206,7 @@ def effort_of_theseus(blocks: int, steps: int, rate: float, both: bool = False) 
 
 def _road(name: str) -> Callable[..., tuple[keras.Model, Row]]:
     ways = {"fine-tuning": _fine_tuning, "best blocks": _best_blocks, "distillation": _distillation}
-    ways |= {"old head": _old_head, "first blocks": _first_blocks, "pruning": _pruning, "8 bits": _eight_bits}
+    ways |= {"old head": _old_head, "pruning": _pruning, "8 bits": _eight_bits}
     if name in SCHEDULES:
         return partial(_theseus, SCHEDULES[name])
     if name not in ways:
@@ -247,12 +247,6 @@ def _frozen_head(old: Predecessor) -> Layers:
     for layer in top:
         layer.trainable = False
     return top
-
-
-def _first_blocks(task: Task) -> tuple[keras.Model, Row]:
-    """The predecessor without its last blocks, trained further."""
-    kept = twins(task.old.blocks[: len(task.blocks)])
-    return _fine_tuning(task._replace(blocks=kept), twins(task.old.head))
 
 
 def _best_blocks(task: Task) -> tuple[keras.Model, Row]:

@@ -29,7 +29,10 @@ COLOURS = {
     "direct": BLUE,
     "direct, ended early": GREEN,
     "distillation": PURPLE,
+    "direct, old head": BLUE,
 }
+#: Of two ways of one colour, the one with hollow markers.
+HOLLOW = {"direct, old head"}
 OLD, NEW = BLUE, ORANGE
 
 
@@ -166,6 +169,11 @@ def _interval(
     return estimate
 
 
+def _fill(name: str) -> str:
+    """Of the markers of a way."""
+    return "none" if name in HOLLOW else COLOURS[name]
+
+
 def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> Figure:
     """The accuracy of all mixtures of old and new modules, with intervals over the seeds; a dot a mixture.
 
@@ -179,9 +187,10 @@ def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> 
     for i, (name, found) in enumerate(rows.items()):
         shift = 0.16 * (i - (len(rows) - 1) / 2)
         for place, pattern in enumerate(patterns):
-            marker = "oDs^"[i % 4]
-            _interval(ax, place + shift, [100 * mixed(row)[pattern] for row in found], COLOURS[name], marker, ms=4)
-        ax.text(0.02, 0.06 + 0.1 * (len(rows) - 1 - i), name, color=COLOURS[name], transform=ax.transAxes)
+            values = [100 * mixed(row)[pattern] for row in found]
+            _interval(ax, place + shift, values, COLOURS[name], "oDs^"[i % 4], ms=4, mfc=_fill(name))
+        told = f"{name} (hollow)" if name in HOLLOW else name
+        ax.text(0.02, 0.06 + 0.1 * (len(rows) - 1 - i), told, color=COLOURS[name], transform=ax.transAxes)
     for edge in np.flatnonzero(np.diff([name.count("1") for name in patterns])) + 0.5:
         ax.axvline(edge, color=INK, lw=0.8, linestyle=":")
     ax.set(title=title, xticks=range(len(patterns)), ylabel="right, %", ylim=(low, None))
@@ -207,7 +216,7 @@ def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
             for name, found in ways.items():
                 values = [factor * row[key] for row in found]
                 ax.plot([place - 0.22] * len(values), values, ".", color=COLOURS[name], alpha=0.4, ms=4)
-                _interval(ax, place, values, COLOURS[name], ms=4)
+                _interval(ax, place, values, COLOURS[name], ms=4, mfc=_fill(name))
                 place += 1
             place += 1
         ax.set(title=title, xticks=[x for x, _ in ticks], xlim=(-0.7, place - 1.3))
@@ -217,7 +226,8 @@ def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
             ax.set_ylim(bottom=0)
         else:
             for i, name in enumerate(next(iter(rows.values()))):
-                ax.text(0.03, 0.97 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, va="top")
+                height = 0.04 + 0.1 * (len(next(iter(rows.values()))) - 1 - i)
+                ax.text(0.98, height, name, color=COLOURS[name], transform=ax.transAxes, ha="right")
         panels.append(figure)
     return panels
 
