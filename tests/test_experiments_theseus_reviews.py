@@ -428,14 +428,23 @@ def test_the_opened_networks_are_those_of_their_road_and_steps():
     ways = [("curriculum", 160), ("curriculum", 650), ("fine-tuning", 160), ("fine-tuning", 650)]
     half, opened = record(case(*way) for way in ways), record(case("old head", steps) for steps in (160, 650))
     opened = record([*opened.rows, {**case("curriculum", 650), "alone": False}])
-    found = findings.looked_into(half, opened)
-    assert {steps: [*found[steps]] for steps in found} == {
-        160: ["Theseus", "direct, old head", "direct"],
-        650: ["Theseus", "direct, old head"],
-    }
-    assert all(row["steps"] == steps for steps in found for rows in found[steps].values() for row in rows)
-    assert found[650]["Theseus"] == opened.rows[2:]  # before its third stage
-    assert {name for ways in found.values() for name in ways} <= {*drawings.COLOURS}
+    short, long = findings.looked_into(half, opened).values()
+    assert [*short] == ["Theseus", "direct, old head", "direct"]
+    assert [*long] == ["Theseus", "direct, old head"]
+    for steps, ways in ((160, short), (650, long)):
+        assert ways.keys() <= drawings.COLOURS.keys()
+        assert all(row["steps"] == steps for rows in ways.values() for row in rows)
+    assert long["Theseus"] == opened.rows[2:]  # before its third stage
+
+
+def test_ways_are_compared_on_the_seeds_that_both_have():
+    rows = [{"seed": seed, "kl": kl, "mixtures": {"0": 0.9, "1": right}} for seed, kl, right in SEEDS]
+    assert findings.log_ratio(rows[::-1], rows[:2]) == pytest.approx([0, 0])
+    worse = [{**row, "mixtures": {"0": 0.9, "1": row["mixtures"]["1"] - 0.1}} for row in rows[1:]]
+    assert findings.worst_mixtures({"Theseus": rows, "direct": worse})["direct"] == pytest.approx([10, 10])
+
+
+SEEDS = [(0, 0.1, 0.8), (1, 0.2, 0.6), (2, 0.4, 0.5)]
 
 
 def test_so_many_seeds_decide_and_no_fewer():

@@ -31,18 +31,18 @@ def of_road(
     return record.where(road=road, blocks=blocks, start=start, steps=steps)
 
 
-def looked_into(half: Record, opened: Record) -> dict[int, dict[str, tuple[dict[str, Any], ...]]]:
-    """The ways of MiniLM whose mixtures were looked at, by their steps, then by the names of the figures.
+def looked_into(half: Record, opened: Record) -> dict[str, dict[str, tuple[dict[str, Any], ...]]]:
+    """The ways of MiniLM whose mixtures were looked at, after a short and a long training.
 
     Direct training has a head of its own, or the predecessor's. Theseus is looked into before its third stage.
     """
     return {
-        160: {
+        "sentences, 160 steps": {
             "Theseus": of_road(half, "curriculum"),
             "direct, old head": of_road(opened, "old head"),
             "direct": of_road(half, "fine-tuning"),
         },
-        650: {
+        "sentences, 650 steps": {
             "Theseus": of_road(opened, "curriculum", steps=650),
             "direct, old head": of_road(opened, "old head", steps=650),
         },
@@ -188,7 +188,7 @@ def sentences(half: Record, others: Record, few: Record, opened: Record, labels:
     found["650 steps: Theseus − old"] = gain(long["curriculum"], accuracy.as_teacher(long["curriculum"]))
     before = np.array([row["before"]["accuracy"] for row in long["curriculum"]])
     found["650 steps: gained in stage 3"] = column(long["curriculum"], "accuracy") - 100 * before
-    ways = looked_into(half, opened)[650]
+    _, ways = looked_into(half, opened).values()
     found["650 steps: Theseus − direct, old head"] = gain(long["curriculum"], ways["direct, old head"])
     states = [np.mean([row["cka"] for row in rows], axis=1) for rows in _paired(*ways.values())]
     found["650 steps: CKA, Theseus − direct, old head"] = states[0] - states[1]
