@@ -480,7 +480,7 @@ def test_every_figure_draws_what_it_is_given():
         drawings.ship: (rng.random((9, 6)) < 0.5, [0, 8], ["before", "after"]),
         drawings.swap: (),
         drawings.movement: ([0.1, 0.9], {"SGD": [0.1, 0.9], "Adam": [0.3, 0.95], "Adam, skipped": [0.2, 0.9]}),
-        drawings.mixtures: ({"Theseus": looked, "direct, old head": looked}, "somewhere"),
+        drawings.mixtures: ({"here": {"Theseus": looked}, "there": {"direct, old head": looked}}, (30, 70)),
         drawings.fidelity: ({"a": {"direct": contest.rows[:3]}, "b": {"Theseus": contest.rows[3:6]}},),
         drawings.gains: ({"a": [0.5, 0.6, 0.4], "b": [-1.0, 1.0]}, "points"),
         drawings.sizes: (contest,),

@@ -174,15 +174,24 @@ def _fill(name: str) -> str:
     return "none" if name in HOLLOW else COLOURS[name]
 
 
-def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> Figure:
+def mixtures(panels: Mapping[str, Mapping[str, Sequence[Row]]], lows: Sequence[float] = (30,)) -> Figure:
     """The accuracy of all mixtures of old and new modules, with intervals over the seeds; a dot a mixture.
 
     Args:
-        rows: by the name of a way, of :data:`COLOURS`, those that ``accuracy.mixtures`` reads, one a seed.
-        title: of the panel.
-        low: where the axis begins, in %.
+        panels: one below the other, by title; each holds rows by the name of a way, of :data:`COLOURS`, those that
+            ``accuracy.mixtures`` reads, one a seed.
+        lows: where the axis of each panel begins, in %.
     """
-    figure, ax = plt.subplots(figsize=(figures.WIDE[0], 2.5))
+    size = (figures.WIDE[0], 2.5 * len(panels))
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False)
+    for ax, (title, rows), low in zip(axes.flat, panels.items(), lows, strict=True):
+        _mixtures(ax, rows)
+        ax.set(title=title, ylabel="right, %", ylim=(low, None))
+    axes.flat[-1].set_xlabel("modules, 1 = new; dotted: one more is replaced")
+    return figure
+
+
+def _mixtures(ax: Axes, rows: Mapping[str, Sequence[Row]]) -> None:
     patterns = sorted(mixed(next(iter(rows.values()))[0]), key=lambda name: (name.count("1"), name[::-1]))
     for i, (name, found) in enumerate(rows.items()):
         shift = 0.16 * (i - (len(rows) - 1) / 2)
@@ -193,11 +202,8 @@ def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> 
         ax.text(0.02, 0.06 + 0.1 * (len(rows) - 1 - i), told, color=COLOURS[name], transform=ax.transAxes)
     for edge in np.flatnonzero(np.diff([name.count("1") for name in patterns])) + 0.5:
         ax.axvline(edge, color=INK, lw=0.8, linestyle=":")
-    ax.set(title=title, xticks=range(len(patterns)), ylabel="right, %", ylim=(low, None))
-    ax.set_xticklabels(patterns)
-    ax.set_xlabel("modules, 1 = new; dotted: one more is replaced")
+    ax.set_xticks(range(len(patterns)), patterns)
     ax.grid(visible=False, axis="x")
-    return figure
 
 
 def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
