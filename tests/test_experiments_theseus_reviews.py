@@ -156,7 +156,7 @@ def test_linear_blocks_have_the_weights_of_the_softmax(tiny):  # noqa: ARG001
 
 EVERY = [("fine-tuning", 2, "pretrained"), ("distillation", 1, "random"), ("best blocks", 2, "pretrained")]
 EVERY += [("curriculum", 2, "linear"), ("uniform", 1, "pretrained"), ("pruning", 4, "pretrained")]
-EVERY += [("8 bits", 4, "pretrained"), ("first blocks", 2, "pretrained")]
+EVERY += [("8 bits", 4, "pretrained"), ("old head", 2, "pretrained")]
 
 
 @pytest.mark.parametrize(("road", "blocks", "start"), EVERY)
@@ -259,14 +259,18 @@ def test_a_module_may_start_as_the_last_trained_block_that_it_stands_for(tiny, b
             np.testing.assert_array_equal(weight, kept)
 
 
-def test_first_blocks_start_from_the_trained_ones_with_their_head(tiny, monkeypatch):
-    monkeypatch.setattr(compression, "train", lambda *_: [])
+def test_under_the_old_head_the_blocks_learn_and_the_head_does_not(tiny):
     old = compression.predecessor(0, STEPS["teacher_steps"])
     old = old._replace(first=reviews.rewound(old.first))
-    task = compression.Task(old, old.untrained[:2], tiny.train, 0, 0, 0.0, False, True)
-    model, _ = compression._first_blocks(task)
-    expected = reviews.outputs(old.chain(old.blocks[:2]), tiny.test.ids)
-    np.testing.assert_array_equal(reviews.outputs(model, tiny.test.ids), expected)
+    task = compression.Task(old, reviews.twins(old.untrained[:2]), tiny.train, 0, 4, 1e-2, True, True)
+    model, found = compression._old_head(task)
+    _, *blocks, _, dense = model.layers
+    for kept, weight in zip(old.head[-1].get_weights(), dense.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weight)
+    for block, untrained in zip(blocks, old.untrained[:2], strict=True):
+        assert np.any(block.get_weights()[0] != untrained.get_weights()[0])
+    # So the network is the mixture in which all is replaced: no head stands between the blocks and the comparison.
+    assert found["mixtures"]["11"] == reviews.judged(model, tiny.dev.first(compression.INSIDE))["accuracy"]
 
 
 def test_theseus_can_stop_before_its_third_stage(tiny):  # noqa: ARG001
@@ -417,6 +421,32 @@ def test_the_losses_of_mixtures_are_those_of_the_mean_over_seeds():
         assert accuracy.hardest(rows) == pytest.approx([0.2, 0.2])
 
 
+def test_the_opened_networks_are_those_of_their_road_and_steps():
+    def case(road, steps):
+        return {"road": road, "blocks": 3, "start": "pretrained", "steps": steps}
+
+    ways = [("curriculum", 160), ("curriculum", 650), ("fine-tuning", 160), ("fine-tuning", 650)]
+    half, opened = record(case(*way) for way in ways), record(case("old head", steps) for steps in (160, 650))
+    opened = record([*opened.rows, {**case("curriculum", 650), "alone": False}])
+    short, long = findings.looked_into(half, opened).values()
+    assert [*short] == ["Theseus", "direct, old head", "direct"]
+    assert [*long] == ["Theseus", "direct, old head"]
+    for steps, ways in ((160, short), (650, long)):
+        assert ways.keys() <= drawings.COLOURS.keys()
+        assert all(row["steps"] == steps for rows in ways.values() for row in rows)
+    assert long["Theseus"] == opened.rows[2:]  # before its third stage
+
+
+def test_ways_are_compared_on_the_seeds_that_both_have():
+    rows = [{"seed": seed, "kl": kl, "mixtures": {"0": 0.9, "1": right}} for seed, kl, right in SEEDS]
+    assert findings.log_ratio(rows[::-1], rows[:2]) == pytest.approx([0, 0])
+    worse = [{**row, "mixtures": {"0": 0.9, "1": row["mixtures"]["1"] - 0.1}} for row in rows[1:]]
+    assert findings.worst_mixtures({"Theseus": rows, "direct": worse})["direct"] == pytest.approx([10, 10])
+
+
+SEEDS = [(0, 0.1, 0.8), (1, 0.2, 0.6), (2, 0.4, 0.5)]
+
+
 def test_so_many_seeds_decide_and_no_fewer():
     samples = [0.3, 1.2, 0.9, 0.1]
     needed = accuracy.seeds_needed(samples, 0.0)
@@ -450,7 +480,7 @@ def test_every_figure_draws_what_it_is_given():
         drawings.ship: (rng.random((9, 6)) < 0.5, [0, 8], ["before", "after"]),
         drawings.swap: (),
         drawings.movement: ([0.1, 0.9], {"SGD": [0.1, 0.9], "Adam": [0.3, 0.95], "Adam, skipped": [0.2, 0.9]}),
-        drawings.mixtures: ({"Theseus": looked, "direct": looked}, "somewhere"),
+        drawings.mixtures: ({"here": {"Theseus": looked}, "there": {"direct, old head": looked}}, (30, 70)),
         drawings.fidelity: ({"a": {"direct": contest.rows[:3]}, "b": {"Theseus": contest.rows[3:6]}},),
         drawings.gains: ({"a": [0.5, 0.6, 0.4], "b": [-1.0, 1.0]}, "points"),
         drawings.sizes: (contest,),

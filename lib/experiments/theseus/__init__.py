@@ -12,6 +12,6 @@
     :mod:`.exercises`    the exercises
 
 ``python -m lib.experiments.theseus --scale cpu`` records them. On one core "half" and "others" take two hours each,
-"opened" one and a half, "few" one, "images" and "contest" a quarter of one, the others minutes. A record names a
-way to train MiniLM by its ``road``.
+"opened" and "few" one, "images" and "contest" a quarter of one, the others minutes. A record names a way to train
+MiniLM by its ``road``.
 """

@@ -173,16 +173,6 @@ def worst(rows: Sequence[Row]) -> NDArray[np.float64]:
     return 100 * np.array([max(lost([row]).values()) for row in rows])
 
 
-def last_old(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows with those mixtures alone whose last module is the predecessor's, and so what its head expects.
-
-    Example:
-        >>> last_old([{"mixtures": {"00": 0.9, "01": 0.5, "10": 0.8}}])
-        [{'mixtures': {'00': 0.9, '10': 0.8}}]
-    """
-    return [{"mixtures": {way: right for way, right in mixtures(row).items() if way[-1] == "0"}} for row in rows]
-
-
 def lead(rows: Sequence[Row]) -> NDArray[np.float64]:
     """How much more is lost by replacing the first module than by any other, seed by seed, in points.
 

@@ -118,11 +118,11 @@ def compress(
 
     Args:
         seed: of everything.
-        road: "fine-tuning" of the small model alone; "first blocks", the same from the first blocks of the
-            predecessor, with its head; "best blocks", from those that do best alone; "distillation" of the
-            predecessor's logits; or Theseus with one of :data:`SCHEDULES`, whose last steps (:data:`HEALING`) train
-            the successor alone. "pruning" and "8 bits" keep all six blocks: half of the weights are set to zero, or
-            each is rounded.
+        road: "fine-tuning" of the small model alone, with a new head; "old head", the same under the predecessor's
+            head, which is not trained; "best blocks", from those blocks of the predecessor that do best alone, with
+            its head; "distillation" of its logits; or Theseus with one of :data:`SCHEDULES`, whose last steps
+            (:data:`HEALING`) train the successor alone. "pruning" and "8 bits" keep all six blocks: half of the
+            weights are set to zero, or each is rounded.
         blocks: of the small model; they divide :data:`reviews.BLOCKS`, and each stands for as many.
         start: the blocks to start from: "pretrained", the first ones of MiniLM; "own", of the trained blocks that
             each stands for the last one; "random"; or "linear", those of MiniLM with linear attention.
@@ -206,7 +206,7 @@ def effort_of_theseus(blocks: int, steps: int, rate: float, both: bool = False) 
 
 def _road(name: str) -> Callable[..., tuple[keras.Model, Row]]:
     ways = {"fine-tuning": _fine_tuning, "best blocks": _best_blocks, "distillation": _distillation}
-    ways |= {"first blocks": _first_blocks, "pruning": _pruning, "8 bits": _eight_bits}
+    ways |= {"old head": _old_head, "pruning": _pruning, "8 bits": _eight_bits}
     if name in SCHEDULES:
         return partial(_theseus, SCHEDULES[name])
     if name not in ways:
@@ -228,7 +228,7 @@ def _start(name: str, old: Predecessor, blocks: int, seed: int) -> Layers:
 
 
 def _fine_tuning(task: Task, top: Layers | None = None) -> tuple[keras.Model, Row]:
-    """The small model alone, with a new head."""
+    """The small model alone, with a new head or a given one."""
     old, blocks, data, seed, steps, rate, inside, _ = task
     model = keras.Sequential([old.first, *blocks, *(top or head(seed + 100))])
     train(model, batches(data, steps, seed + 100), steps, rate, _cross_entropy)
@@ -236,10 +236,17 @@ def _fine_tuning(task: Task, top: Layers | None = None) -> tuple[keras.Model, Ro
     return model, {"effort": effort_of_training(len(blocks), steps), **opened}
 
 
-def _first_blocks(task: Task) -> tuple[keras.Model, Row]:
-    """The predecessor without its last blocks, trained further."""
-    kept = twins(task.old.blocks[: len(task.blocks)])
-    return _fine_tuning(task._replace(blocks=kept), twins(task.old.head))
+def _old_head(task: Task) -> tuple[keras.Model, Row]:
+    """The small model alone under the head of replacement, so that their blocks can be compared."""
+    return _fine_tuning(task, _frozen_head(task.old))
+
+
+def _frozen_head(old: Predecessor) -> Layers:
+    """The predecessor's head, not to be trained."""
+    top = twins(old.head)
+    for layer in top:
+        layer.trainable = False
+    return top
 
 
 def _best_blocks(task: Task) -> tuple[keras.Model, Row]:
@@ -272,9 +279,7 @@ def _theseus(schedule: dict[str, Any], task: Task) -> tuple[keras.Model, Row]:
     old, blocks, data, seed, steps, rate, inside, alone = task
     healing = int(HEALING * steps)
     replacing = steps - healing
-    top = twins(old.head)
-    for layer in top:
-        layer.trainable = False
+    top = _frozen_head(old)
     body = replacement(old, blocks, schedule["rate"](replacing), schedule["gates"], seed)
     model = keras.Sequential([old.first, body, *top])
     mean_rate = np.mean(

@@ -29,7 +29,10 @@ COLOURS = {
     "direct": BLUE,
     "direct, ended early": GREEN,
     "distillation": PURPLE,
+    "direct, old head": BLUE,
 }
+#: Of two ways of one colour, the one with hollow markers.
+HOLLOW = {"direct, old head"}
 OLD, NEW = BLUE, ORANGE
 
 
@@ -166,29 +169,41 @@ def _interval(
     return estimate
 
 
-def mixtures(rows: Mapping[str, Sequence[Row]], title: str, low: float = 30) -> Figure:
+def _fill(name: str) -> str:
+    """Of the markers of a way."""
+    return "none" if name in HOLLOW else COLOURS[name]
+
+
+def mixtures(panels: Mapping[str, Mapping[str, Sequence[Row]]], lows: Sequence[float] = (30,)) -> Figure:
     """The accuracy of all mixtures of old and new modules, with intervals over the seeds; a dot a mixture.
 
     Args:
-        rows: by the name of a way, of :data:`COLOURS`, those that ``accuracy.mixtures`` reads, one a seed.
-        title: of the panel.
-        low: where the axis begins, in %.
+        panels: one below the other, by title; each holds rows by the name of a way, of :data:`COLOURS`, those that
+            ``accuracy.mixtures`` reads, one a seed.
+        lows: where the axis of each panel begins, in %.
     """
-    figure, ax = plt.subplots(figsize=(figures.WIDE[0], 2.5))
+    size = (figures.WIDE[0], 2.5 * len(panels))
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False)
+    for ax, (title, rows), low in zip(axes.flat, panels.items(), lows, strict=True):
+        _mixtures(ax, rows)
+        ax.set(title=title, ylabel="right, %", ylim=(low, None))
+    axes.flat[-1].set_xlabel("modules, 1 = new; dotted: one more is replaced")
+    return figure
+
+
+def _mixtures(ax: Axes, rows: Mapping[str, Sequence[Row]]) -> None:
     patterns = sorted(mixed(next(iter(rows.values()))[0]), key=lambda name: (name.count("1"), name[::-1]))
     for i, (name, found) in enumerate(rows.items()):
         shift = 0.16 * (i - (len(rows) - 1) / 2)
         for place, pattern in enumerate(patterns):
-            marker = "oDs^"[i % 4]
-            _interval(ax, place + shift, [100 * mixed(row)[pattern] for row in found], COLOURS[name], marker, ms=4)
-        ax.text(0.02, 0.06 + 0.1 * (len(rows) - 1 - i), name, color=COLOURS[name], transform=ax.transAxes)
+            values = [100 * mixed(row)[pattern] for row in found]
+            _interval(ax, place + shift, values, COLOURS[name], "oDs^"[i % 4], ms=4, mfc=_fill(name))
+        told = f"{name} (hollow)" if name in HOLLOW else name
+        ax.text(0.02, 0.06 + 0.1 * (len(rows) - 1 - i), told, color=COLOURS[name], transform=ax.transAxes)
     for edge in np.flatnonzero(np.diff([name.count("1") for name in patterns])) + 0.5:
         ax.axvline(edge, color=INK, lw=0.8, linestyle=":")
-    ax.set(title=title, xticks=range(len(patterns)), ylabel="right, %", ylim=(low, None))
-    ax.set_xticklabels(patterns)
-    ax.set_xlabel("modules, 1 = new; dotted: one more is replaced")
+    ax.set_xticks(range(len(patterns)), patterns)
     ax.grid(visible=False, axis="x")
-    return figure
 
 
 def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
@@ -207,7 +222,7 @@ def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
             for name, found in ways.items():
                 values = [factor * row[key] for row in found]
                 ax.plot([place - 0.22] * len(values), values, ".", color=COLOURS[name], alpha=0.4, ms=4)
-                _interval(ax, place, values, COLOURS[name], ms=4)
+                _interval(ax, place, values, COLOURS[name], ms=4, mfc=_fill(name))
                 place += 1
             place += 1
         ax.set(title=title, xticks=[x for x, _ in ticks], xlim=(-0.7, place - 1.3))
@@ -217,7 +232,8 @@ def fidelity(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Figure]:
             ax.set_ylim(bottom=0)
         else:
             for i, name in enumerate(next(iter(rows.values()))):
-                ax.text(0.03, 0.97 - 0.1 * i, name, color=COLOURS[name], transform=ax.transAxes, va="top")
+                height = 0.04 + 0.1 * (len(next(iter(rows.values()))) - 1 - i)
+                ax.text(0.98, height, name, color=COLOURS[name], transform=ax.transAxes, ha="right")
         panels.append(figure)
     return panels
 

@@ -1,5 +1,6 @@
 """All comparisons that the records hold, of which the chapter makes few into claims: differences, seed by seed.
 
+* :func:`looked_into`, :func:`worst_mixtures`: MiniLM's mixtures of old and new modules
 * :func:`pictures`, :func:`sentences`: samples by the name of a comparison
 * :func:`table`: one line each, with its interval and the seeds that would decide
 * :func:`decisions`: the same of the chapter's claims
@@ -30,19 +31,72 @@ def of_road(
     return record.where(road=road, blocks=blocks, start=start, steps=steps)
 
 
+def looked_into(half: Record, opened: Record) -> dict[str, dict[str, tuple[dict[str, Any], ...]]]:
+    """The ways of MiniLM whose mixtures were looked at, after a short and a long training.
+
+    Direct training has a head of its own, or the predecessor's. Theseus is looked into before its third stage.
+    """
+    return {
+        "sentences, 160 steps": {
+            "Theseus": of_road(half, "curriculum"),
+            "direct, old head": of_road(opened, "old head"),
+            "direct": of_road(half, "fine-tuning"),
+        },
+        "sentences, 650 steps": {
+            "Theseus": of_road(opened, "curriculum", steps=650),
+            "direct, old head": of_road(opened, "old head", steps=650),
+        },
+    }
+
+
+def of_lengths(half: Record, opened: Record) -> dict[str, dict[str, tuple[dict[str, Any], ...]]]:
+    """Four ways to train MiniLM's successor, a short and a long training of each, by the names of the figures."""
+    return {
+        f"{steps} steps": {
+            "Theseus": of_road(half, "curriculum", steps=steps),
+            "direct": of_road(half, "fine-tuning", steps=steps),
+            "direct, old head": of_road(opened, "old head", steps=steps),
+            "distillation": of_road(half, "distillation", steps=steps),
+        }
+        for steps in (160, 650)
+    }
+
+
+def worst_mixtures(ways: Mapping[str, Sequence[Row]]) -> dict[str, Samples]:
+    """The points that the worst mixture of another way loses more than that of Theseus, on the seeds of both.
+
+    Example:
+        >>> ways = {name: [{"seed": 0, "mixtures": {"0": 0.9, "1": right}}] for name, right in
+        ...         [("Theseus", 0.8), ("direct", 0.5)]}
+        >>> worst_mixtures(ways)["direct"].round(1)
+        array([30.])
+    """
+    return {
+        name: np.subtract(*map(accuracy.worst, _paired(rows, ways["Theseus"])))
+        for name, rows in ways.items()
+        if name != "Theseus"
+    }
+
+
+def _paired(rows: Sequence[Row], others: Sequence[Row]) -> list[list[Row]]:
+    """Both in the order of the seeds, without those that one of them lacks."""
+    by_seed = [{row["seed"]: row for row in some} for some in (rows, others)]
+    return [[some[seed] for seed in sorted(by_seed[0].keys() & by_seed[1])] for some in by_seed]
+
+
 def column(rows: Sequence[Row], key: str) -> Samples:
     """The values under one key, in points where they are shares."""
     return 100 * np.array([row[key] for row in rows])
 
 
 def log_ratio(rows: Sequence[Row], others: Sequence[Row], key: str = "kl") -> Samples:
-    """The logarithm of a quotient, seed by seed.
+    """The logarithm of a quotient, on the seeds of both.
 
     Example:
-        >>> log_ratio([{"kl": 2.0}], [{"kl": 1.0}]).round(2)
+        >>> log_ratio([{"seed": 0, "kl": 2.0}], [{"seed": 0, "kl": 1.0}, {"seed": 1, "kl": 1.0}]).round(2)
         array([0.69])
     """
-    return np.log([row[key] for row in rows]) - np.log([row[key] for row in others])
+    return np.subtract(*(np.log([row[key] for row in some]) for some in _paired(rows, others)))
 
 
 def pictures(contest: Record, images: Record, gradients: Record, labels: ArrayLike) -> dict[str, Samples]:
@@ -109,7 +163,7 @@ def contest(record: Record) -> dict[str, list[Row]]:
     return _ways(record, 1000)
 
 
-def sentences(half: Record, others: Record, few: Record, labels: ArrayLike) -> dict[str, Samples]:
+def sentences(half: Record, others: Record, few: Record, opened: Record, labels: ArrayLike) -> dict[str, Samples]:
     """Points of accuracy on the sentences, where a name says nothing else."""
 
     def gain(some: Sequence[Row], than: Sequence[Row]) -> Samples:
@@ -134,6 +188,11 @@ def sentences(half: Record, others: Record, few: Record, labels: ArrayLike) -> d
     found["650 steps: Theseus − old"] = gain(long["curriculum"], accuracy.as_teacher(long["curriculum"]))
     before = np.array([row["before"]["accuracy"] for row in long["curriculum"]])
     found["650 steps: gained in stage 3"] = column(long["curriculum"], "accuracy") - 100 * before
+    _, ways = looked_into(half, opened).values()
+    found["650 steps: Theseus − direct, old head"] = gain(long["curriculum"], ways["direct, old head"])
+    states = [np.mean([row["cka"] for row in rows], axis=1) for rows in _paired(*ways.values())]
+    found["650 steps: CKA, Theseus − direct, old head"] = states[0] - states[1]
+    found["650 steps: log KL, over direct"] = log_ratio(long["curriculum"], long["fine-tuning"])
     found["650 steps: log KL, over distillation"] = log_ratio(long["curriculum"], long["distillation"])
     alone, new = (of_road(others, road, start="random", steps=320) for road in ("fine-tuning", "curriculum"))
     found["random, 320 steps: Theseus − direct"] = gain(new, alone)
