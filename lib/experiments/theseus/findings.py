@@ -229,13 +229,13 @@ def table(samples: Mapping[str, ArrayLike]) -> str:
     Example:
         >>> print(table({"a − b": [0.9, 1.0, 1.1]}))
         a − b
-              1.00 [0.75, 1.25], 3 seeds, 2 decide
+          1.00 [0.75, 1.25], 3 seeds, 2 decide
     """
     lines = []
     for name, found in samples.items():
         needed = accuracy.seeds_needed(found, 0.0)
         told = f"{needed} decide" if needed else "over 1,000 decide"
-        lines += [name, f"      {Estimate.from_samples(found)}, {len(found)} seeds, {told}"]
+        lines += [name, f"  {Estimate.from_samples(found)}, {len(found)} seeds, {told}"]
     return "\n".join(lines)
 
 

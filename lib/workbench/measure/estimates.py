@@ -270,7 +270,8 @@ class Estimate:
             return f".{max(0, order - unit)}e"
         decimals = max(0, -unit)
         near = [end for end in (self.low, self.high) if end != 0 and round(end, decimals) == 0]
-        return f".{decimals + 2 if any(round(end, decimals + 1) == 0 for end in near) else decimals + bool(near)}f"
+        decimals += 2 if any(round(end, decimals + 1) == 0 for end in near) else bool(near)
+        return f"z.{decimals}f"  # z: what rounds to 0 has no sign
 
 
 def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
