@@ -127,6 +127,9 @@ def test_a_form_has_habits_and_refuses_options_of_others():
             FORMS[name].resolved(given)
 
 
-def test_causal_is_true_or_false_in_any_spelling():
-    assert Attention(2, "linear", causal=None).causal is False
-    assert Attention(2, "retention", causal=1).causal is True
+def test_causal_is_a_boolean_of_python_or_of_numpy():
+    assert Attention(2, "linear", causal=np.False_).causal is False
+    assert Attention(2, "retention", causal=np.True_).causal is True
+    for causal in (None, 1, "False"):
+        with pytest.raises(ValueError, match=f"causal must be True or False, got {causal!r}"):
+            Attention(2, "linear", causal=causal)
