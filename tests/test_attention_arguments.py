@@ -219,8 +219,9 @@ def test_an_unknown_length_that_is_zero_is_refused():
     for function in (lambda x: linear_attention(x, x, x, causal=True), lambda x: softmax_attention(x, x, x)):
         run = tf.function(function, input_signature=[tf.TensorSpec((None, None, 2, 4))], autograph=False)
         assert run(X).shape == X.shape
-        with pytest.raises(tf.errors.InvalidArgumentError, match="q must have at least one token"):
-            run(X[:, :0])
+        for _ in range(50):  # the executor must not find another error first, as it did in one run of thirty
+            with pytest.raises(tf.errors.InvalidArgumentError, match="q must have at least one token"):
+                run(X[:, :0])
 
 
 def q(*shape):

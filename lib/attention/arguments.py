@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .._backend import is_known
+from .._backend import backend, is_known
 from .._tensors import as_tensor, checked_mask, or_nan, require, require_shape
 
 __all__ = [
@@ -55,10 +55,7 @@ def checked(q: Any, k: Any, v: Any, mask: Any, causal: bool) -> tuple[Tensor, ..
         'bool'
     """
     q, k, v = of_one_type(*(of_rank(4, name, x) for name, x in (("q", q), ("k", k), ("v", v))))
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        require_some(name, x, "token, head and feature")
-        if x.shape[1] is None:
-            require(ops.shape(x)[1] > 0, f"{name} must have at least one token", lambda: "none")
+    q, k, v = _with_tokens("q", q), _with_tokens("k", k), _with_tokens("v", v)
     batch, time, heads, dim = q.shape
     require_shape("k", k, (batch, time if causal else None, heads, dim), to_fit="q")
     require_shape("v", v, (batch, k.shape[1], heads, None), to_fit="k")
@@ -68,6 +65,19 @@ def checked(q: Any, k: Any, v: Any, mask: Any, causal: bool) -> tuple[Tensor, ..
         if is_known(valid) or "bool" in str(getattr(given, "dtype", None)):
             valid = None
     return q, k, v, mask, valid
+
+
+def _with_tokens(name: str, x: Tensor) -> Tensor:
+    """The tensor, refused if an axis besides the batch is empty."""
+    require_some(name, x, "token, head and feature")
+    if x.shape[1] is not None:
+        return x
+    # A graph of TensorFlow that does not know the length. Its executor may run what reads x before the assertion,
+    # unless told otherwise, and then another operation fails first, with an error that names no argument.
+    tf = backend()
+    some = tf.debugging.Assert(ops.shape(x)[1] > 0, [f"{name} must have at least one token"])
+    with tf.control_dependencies([some]):
+        return tf.identity(x)
 
 
 def require_some(name: str, x: Tensor, what: str) -> None:
