@@ -41,7 +41,7 @@ test: .venv/ready ## lint, build the site, run unit tests, page tests and every 
 	$(PYTEST)
 
 test-backends: .venv/backends ## run the tests of lib's layers on JAX, on torch and on the oldest Keras
-	KERAS_BACKEND=jax $(BACKENDS)
+	HYPOTHESIS_PROFILE=few KERAS_BACKEND=jax $(BACKENDS)
 	if $(HAS_TORCH); then KERAS_BACKEND=torch $(BACKENDS); \
 	else echo 'Skipped: no $(TORCH) was found. Name a CPU build by TORCH and TORCH_OPTIONS (see the Makefile).'; \
 	  test -z "$${CI:-}"; fi

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ._backend import backend, is_known
+from ._backend import backend, is_known, jit
 
 __all__ = ["as_tensor", "checked_mask", "or_nan", "require", "require_dense", "require_shape"]
 
@@ -170,6 +170,30 @@ def require(holds: Tensor, rule: str, got: Callable[[], Any]) -> None:
         raise ValueError(f"{rule}, got {got()}")
 
 
+def guarded(x: Tensor, holds: Tensor, rule: str, got: Callable[[], Any]) -> Tensor:
+    """The tensor, if :func:`require` raises nothing.
+
+    In a TensorFlow graph what reads the tensor waits for the assertion. The executor may else run it before, and
+    another operation fails first, with an error that names no argument.
+
+    Args:
+        x: Any tensor.
+        holds: As in :func:`require`.
+        rule: As in :func:`require`.
+        got: As in :func:`require`.
+
+    Example:
+        >>> float(guarded(ops.ones(()), ops.ones((), "bool"), "x must be one", lambda: 2))
+        1.0
+    """
+    if keras.backend.backend() == "tensorflow" and not is_known(holds):
+        tf = backend()
+        with tf.control_dependencies([tf.debugging.Assert(holds, [rule])]):
+            return tf.identity(x)
+    require(holds, rule, got)
+    return x
+
+
 def checked_mask(
     mask: Any, shape: Shape, *, name: str = "mask", to_fit: str | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -197,17 +221,27 @@ def checked_mask(
         ValueError: mask must hold True or 1 where a step is valid, False or 0 elsewhere, got [-10000.0]
     """
     mask = require_shape(name, as_tensor(name, mask), shape, to_fit=to_fit)
-    flags = ops.cast(mask, "bool")
-    rest = tuple(range(1, len(shape)))
-    if keras.backend.standardize_dtype(mask.dtype) == "bool":
-        return flags, ops.all(ops.ones_like(flags), axis=rest)
-    allowed = ops.logical_or(mask == 0, mask == 1)
+    flags, allowed, rows, all_rows = _flags(mask)
+    if allowed is None:
+        return flags, rows
     require(
-        ops.all(allowed),
+        all_rows,
         f"{name} must hold True or 1 where a step is valid, False or 0 elsewhere",
         lambda: np.unique(_numbers(mask)[~ops.convert_to_numpy(allowed)])[:5].tolist(),
     )
-    return flags, ops.all(allowed, axis=rest)
+    return flags, rows
+
+
+@jit()
+def _flags(mask: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """A mask as booleans; which of its numbers are 0 or 1, in which rows all are, and whether all are."""
+    flags = ops.cast(mask, "bool")
+    rest = tuple(range(1, len(mask.shape)))
+    if keras.backend.standardize_dtype(mask.dtype) == "bool":
+        return flags, None, ops.all(ops.ones_like(flags), axis=rest), None
+    allowed = ops.logical_or(mask == 0, mask == 1)
+    rows = ops.all(allowed, axis=rest)
+    return flags, allowed, rows, ops.all(rows)
 
 
 def _numbers(x: Tensor) -> np.ndarray:
@@ -215,6 +249,7 @@ def _numbers(x: Tensor) -> np.ndarray:
     return x.astype("float32") if x.dtype.kind not in "biuf" else x  # bfloat16 is of no kind that NumPy prints
 
 
+@jit()
 def or_nan(x: Tensor, valid: Tensor) -> Tensor:
     """The tensor, NaN in the rows that are not valid.
 

@@ -93,6 +93,18 @@ def _older_objects_are_not_searched() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_forgotten() -> Iterator[None]:
+    """No file keeps what JAX compiled for it.
+
+    Each program holds a few mappings of memory, and a process may have 65,530 of them: a worker that kept all its
+    programs was aborted by LLVM after some two thousand tests.
+    """
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
 # --- what is needed ---------------------------------------------------------------------------------------
 
 

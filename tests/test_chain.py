@@ -752,6 +752,21 @@ def test_a_plain_graph_notices_tags_out_of_range_and_an_empty_batch():
         function(tf.zeros((0, 4, 3)), tf.zeros((0, 4), tf.int32))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has graphs of unknown length")
+@pytest.mark.parametrize("function", [log_partition, viterbi, marginals])
+def test_an_unknown_length_that_is_zero_is_refused(function):
+    import tensorflow as tf
+
+    run = tf.function(
+        lambda e: function(e, np.zeros((3, 3), "float32")),
+        input_signature=[tf.TensorSpec((None, None, 3))],
+        autograph=False,
+    )
+    for _ in range(50):  # the executor must not find another error first, as it did in one run of five
+        with pytest.raises(tf.errors.InvalidArgumentError, match="emissions must not be empty"):
+            run(tf.zeros((2, 0, 3)))
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="torch is never compiled here: it raises")
 def test_where_no_error_can_be_raised_the_row_is_nan():
     e, A, m, s, f = random_chain(5, 3, 9)

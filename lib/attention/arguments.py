@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from .._backend import backend, is_known
-from .._tensors import as_tensor, checked_mask, or_nan, require, require_shape
+from .._backend import is_known
+from .._tensors import as_tensor, checked_mask, guarded, or_nan, require, require_shape
 
 __all__ = [
     "checked",
@@ -72,12 +72,7 @@ def _with_tokens(name: str, x: Tensor) -> Tensor:
     require_some(name, x, "token, head and feature")
     if x.shape[1] is not None:
         return x
-    # A graph of TensorFlow that does not know the length. Its executor may run what reads x before the assertion,
-    # unless told otherwise, and then another operation fails first, with an error that names no argument.
-    tf = backend()
-    some = tf.debugging.Assert(ops.shape(x)[1] > 0, [f"{name} must have at least one token"])
-    with tf.control_dependencies([some]):
-        return tf.identity(x)
+    return guarded(x, ops.shape(x)[1] > 0, f"{name} must have at least one token", lambda: tuple(x.shape))
 
 
 def require_some(name: str, x: Tensor, what: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
 from .._arguments import positive_integer
-from .._tensors import checked_mask, or_nan, require, require_shape
+from .._tensors import checked_mask, guarded, or_nan, require_shape
 from .arguments import of_rank, removed
 from .functional import softmax_attention
 from .tiling import padded
@@ -172,7 +172,7 @@ def _room(cache: Cache, capacity: int | None) -> Cache:
     if isinstance(time, int) and time > capacity:
         raise ValueError(f"capacity must be at least {time}, the number of tokens, got {capacity}")
     if not isinstance(time, int):
-        require(time <= capacity, "capacity must be enough for all tokens", lambda: time)
+        time = guarded(time, time <= capacity, "capacity must be enough for all tokens", lambda: time)
     parts = padded((cache.k, cache.v, _all_if_none(cache.seen, cache.k)), capacity - time)
     k, v, seen = (ops.reshape(x, (-1, capacity, *x.shape[2:])) for x in parts)  # of known size in a graph too
     return Cache(k, v, seen, ops.cast(time, "int32"))
@@ -198,8 +198,13 @@ def _appended(cache: Cache, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[
         return Cache(*(ops.concatenate(x, axis=1) for x in ((cache.k, k), (cache.v, v))), seen), None
     capacity, used = cache.k.shape[1], cache.used + ops.shape(k)[1]
     fits = used <= capacity
-    require(fits, "capacity must be enough for all tokens", lambda: f"{int(used)} in a room for {capacity}")
     place = ops.minimum(cache.used, capacity - ops.shape(k)[1])
+    place = guarded(
+        place,
+        fits,
+        "capacity must be enough for all tokens",
+        lambda: f"{int(used)} in a room for {capacity}",
+    )
     new = (ops.cast(k, cache.k.dtype), ops.cast(v, cache.v.dtype), _all_if_none(mask, k))
     held = (cache.k, cache.v, cache.seen)
     written = (

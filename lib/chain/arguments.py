@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from .._backend import all_of, float32_or_wider
-from .._tensors import as_tensor, checked_mask, require, require_shape
+from .._backend import all_of, float32_or_wider, jit
+from .._tensors import as_tensor, checked_mask, guarded, require, require_shape
 
 __all__ = ["UNKNOWN", "Potentials", "checked"]
 
@@ -97,56 +97,90 @@ def checked(
             f"emissions must have shape (batch, time, tags), none of them 0, got {tuple(emissions.shape)}"
         )
     if None in emissions.shape:
-        require(ops.size(emissions) > 0, "emissions must not be empty", lambda: tuple(emissions.shape))
+        got = tuple(emissions.shape)
+        emissions = guarded(emissions, ops.size(emissions) > 0, "emissions must not be empty", lambda: got)
     batch, time, K = emissions.shape
     if mask is None:
-        mask, valid = (
-            ops.ones_like(emissions[..., 0], dtype="bool"),
-            ops.ones_like(emissions[:, 0, 0], dtype="bool"),
-        )
+        mask, valid = _all_steps(emissions)
     else:
         mask, valid = checked_mask(mask, (batch, time), to_fit="emissions")
-        holes = ops.any(ops.logical_and(mask[:, 1:], ops.logical_not(mask[:, :-1])), axis=1)
+        holes, without_holes, valid = _holes(mask, valid)
         require(
-            ops.logical_not(ops.any(holes)),
+            without_holes,
             "mask must be True on a prefix of each row and False after it",
             lambda: f"another one in rows {np.flatnonzero(ops.convert_to_numpy(holes)).tolist()}",
         )
-        valid = ops.logical_and(valid, ops.logical_not(holes))
 
-    emissions, numbers = _numbers(emissions, ops.expand_dims(mask, -1))
-    valid = ops.logical_and(valid, numbers)
-    if len(transitions.shape) == 4:
-        require_shape(
-            "transitions", transitions, (batch, None if time is None else time - 1, K, K), to_fit="emissions"
-        )
-        transitions, numbers = _numbers(transitions, mask[:, 1:, None, None])
-        valid = ops.logical_and(valid, numbers)
-    else:
-        require_shape("transitions", transitions, (K, K), to_fit="emissions")
-        valid = ops.logical_and(valid, ops.all(transitions < math.inf))
-    ends = []
-    for name, score in (("start", start), ("end", end)):
-        if score is None:
-            ends.append(ops.zeros((K,), dtype))
-        else:
-            ends.append(ops.cast(require_shape(name, as_tensor(name, score), (K,), to_fit="emissions"), dtype))
-            valid = ops.logical_and(valid, ops.all(ends[-1] < math.inf))
+    moves = (batch, None if time is None else time - 1, K, K) if len(transitions.shape) == 4 else (K, K)
+    require_shape("transitions", transitions, moves, to_fit="emissions")
+    given = {
+        name: ops.cast(require_shape(name, as_tensor(name, score), (K,), to_fit="emissions"), dtype)
+        for name, score in (("start", start), ("end", end))
+        if score is not None
+    }
+    emissions, transitions, valid = _counted(emissions, transitions, mask, tuple(given.values()), valid)
+    start, end = (given[name] if name in given else ops.zeros((K,), dtype) for name in ("start", "end"))
     if tags is not None:
         tags, in_range = _tags(tags, mask, K, unknown)
         valid = ops.logical_and(valid, in_range)
-    return Potentials(emissions, transitions, mask, *ends, tags, valid)
+    return Potentials(emissions, transitions, mask, start, end, tags, valid)
 
 
-def _numbers(scores: Tensor, counts: Any) -> tuple[Tensor, Tensor]:
-    """The scores that count, 0 in place of others; and the rows of which none of these is NaN or +inf."""
-    fine = ops.logical_or(scores < math.inf, ops.logical_not(counts))
-    return ops.where(counts, scores, 0), all_of(fine, axis=tuple(range(1, len(scores.shape))))
+# Each of these is one program on JAX, which else compiles every operation by itself for every new shape.
+
+
+@jit()
+def _all_steps(emissions: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask of steps that are all valid, and of rows."""
+    return ops.ones_like(emissions[..., 0], dtype="bool"), ops.ones_like(emissions[:, 0, 0], dtype="bool")
+
+
+@jit()
+def _holes(mask: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows of a mask have a valid step after one that is not; whether none has; and the rows still valid."""
+    holes = ops.any(ops.logical_and(mask[:, 1:], ops.logical_not(mask[:, :-1])), axis=1)
+    return holes, ops.logical_not(ops.any(holes)), ops.logical_and(valid, ops.logical_not(holes))
+
+
+@jit()
+def _counted(
+    emissions: Tensor, transitions: Tensor, mask: Tensor, ends: tuple[Tensor, ...], valid: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores that count, 0 in place of others; and the valid rows in which none of these is NaN or +inf."""
+
+    def of(scores: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        fine = ops.logical_or(scores < math.inf, ops.logical_not(counts))
+        return ops.where(counts, scores, 0), all_of(fine, axis=tuple(range(1, len(scores.shape))))
+
+    emissions, numbers = of(emissions, ops.expand_dims(mask, -1))
+    valid = ops.logical_and(valid, numbers)
+    shared = list(ends)
+    if len(transitions.shape) == 4:
+        transitions, numbers = of(transitions, mask[:, 1:, None, None])
+        valid = ops.logical_and(valid, numbers)
+    else:
+        shared.append(transitions)
+    for scores in shared:
+        valid = ops.logical_and(valid, ops.all(scores < math.inf))
+    return emissions, transitions, valid
 
 
 def _tags(given: Tensor, mask: Tensor, K: int, unknown: bool) -> tuple[Tensor, Tensor]:
     """The tags as int32, 0 at masked steps and in place of wrong ones; and which rows have no wrong ones."""
     given = require_shape("tags", as_tensor("tags", given), mask.shape, to_fit="emissions")
+    tags, wrong, rows, none = _in_range(given, mask, K, unknown)
+    or_unknown = f", or {UNKNOWN} if unknown," if unknown else ""
+    require(
+        none,
+        f"tags must be integers from 0 to {K - 1}{or_unknown} at valid steps",
+        lambda: np.unique(ops.convert_to_numpy(given)[ops.convert_to_numpy(wrong)]).tolist(),
+    )
+    return tags, rows
+
+
+@jit(static_argnums=(2, 3))
+def _in_range(given: Tensor, mask: Tensor, K: int, unknown: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`_tags` returns: the tags, which are wrong, which rows have none that is, and whether none has."""
     if keras.backend.standardize_dtype(given.dtype)[0] in "bu":
         given = ops.cast(given, "int64")  # torch compares no unsigned integers
     tags = ops.cast(given, "int32")
@@ -154,10 +188,5 @@ def _tags(given: Tensor, mask: Tensor, K: int, unknown: bool) -> tuple[Tensor, T
     if unknown:
         right = ops.logical_or(right, given == UNKNOWN)
     wrong = ops.logical_and(mask, ops.logical_not(right))
-    or_unknown = f", or {UNKNOWN} if unknown," if unknown else ""
-    require(
-        ops.logical_not(ops.any(wrong)),
-        f"tags must be integers from 0 to {K - 1}{or_unknown} at valid steps",
-        lambda: np.unique(ops.convert_to_numpy(given)[ops.convert_to_numpy(wrong)]).tolist(),
-    )
-    return ops.where(ops.logical_and(mask, right), tags, 0), ops.logical_not(ops.any(wrong, axis=1))
+    rows = ops.logical_not(ops.any(wrong, axis=1))
+    return ops.where(ops.logical_and(mask, right), tags, 0), wrong, rows, ops.all(rows)

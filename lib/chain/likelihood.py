@@ -55,6 +55,7 @@ def sequence_score(
     return score_of(checked(emissions, transitions, tags=tags, mask=mask, start=start, end=end))
 
 
+@jit()
 def score_of(chain: Potentials) -> Tensor:
     """:func:`sequence_score` of arguments that are checked already, tags among them.
 
@@ -135,8 +136,7 @@ def log_likelihood_of(chain: Potentials) -> Tensor:
         >>> round(float(log_likelihood_of(chain)[0]), 4)  # 3 log ½
         -2.0794
     """
-    walk = ops.where(chain.mask, chain.tags + 1, 0)
-    walk = ops.pad(ops.transpose(walk), ((1, 1), (0, 0)))
+    walk = _walk(chain.tags, chain.mask)
 
     def solved(*scores: Tensor) -> tuple[Any, ...]:
         e, M, _ = with_boundary(*scores[:2], chain.mask, *scores[2:])
@@ -154,6 +154,12 @@ def log_likelihood_of(chain: Potentials) -> Tensor:
         return value, gradient
 
     return or_nan(log_p(chain.emissions, chain.transitions, chain.start, chain.end), chain.valid)
+
+
+@jit()
+def _walk(tags: Tensor, mask: Tensor) -> Tensor:
+    """The tags of the closed chain, time first: 0 is its boundary, before, behind and where no tag is."""
+    return ops.pad(ops.transpose(ops.where(mask, tags + 1, 0)), ((1, 1), (0, 0)))
 
 
 @jit()
