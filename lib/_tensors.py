@@ -121,6 +121,20 @@ def require_dense(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a dense tensor, got a {kind}")
 
 
+def require_values(name: str, value: Any) -> None:
+    """Raises ValueError for a symbol of Keras's functional API, of which nothing but a shape and a type is known.
+
+    Example:
+        >>> require_values("x", keras.KerasTensor((2, 3)))
+        Traceback (most recent call last):
+        ...
+        ValueError: x must be a tensor, in the functional API call this within a layer, got a symbol of shape (2, 3)
+    """
+    if isinstance(value, keras.KerasTensor):
+        what = f"a symbol of shape {tuple(value.shape)}"
+        raise ValueError(f"{name} must be a tensor, in the functional API call this within a layer, got {what}")
+
+
 def _shown(value: Any) -> str:
     text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -24,12 +24,14 @@ from keras import ops
 from lib.attention import (
     Attention,
     Cache,
+    cached_attention,
     cached_step,
     cumulative_attention,
     delta_rule,
     double_softmax_attention,
     gated_attention,
     linear_attention,
+    prefill,
     random_features,
     recurrent_attention,
     recurrent_step,
@@ -252,9 +254,22 @@ def q(*shape):
 
 
 X = q(2, 5, 2, 4)
+S = keras.KerasTensor((None, 5, 2, 4))
+OF_SYMBOLS = [
+    lambda: linear_attention(S, S, S),
+    lambda: linear_attention(S, S, S, causal=True),
+    lambda: retention(S, S, S, 0.5),
+    lambda: delta_rule(S, S, S, S[..., 0]),
+    lambda: softmax_attention(S, S, S),
+    lambda: double_softmax_attention(S, S, S),
+    lambda: prefill(S, S, S, feature_map="exp", normalize="sum"),
+    lambda: recurrent_step(S[:, 0], S[:, 0], S[:, 0], feature_map="exp", normalize="sum"),
+    lambda: cached_attention(S, S, S),
+]
 WRONG = [
     (lambda: linear_attention(q(5, 2, 4), X, X), "q must have shape"),
     (lambda: linear_attention(X.astype(int), X, X), "q must hold floats, got int"),
+    *((function, "q must be a tensor, .* within a layer, got a symbol") for function in OF_SYMBOLS),
     (lambda: linear_attention(X, q(2, 5, 2, 3), X), "k must have shape"),
     (lambda: linear_attention(X, q(2, 6, 2, 4), q(2, 6, 2, 4), causal=True), "k must have shape"),
     (lambda: linear_attention(X, X, q(2, 4, 2, 4)), "v must have shape"),

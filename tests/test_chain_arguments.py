@@ -43,7 +43,7 @@ def test_what_is_none_is_refused_by_name(name, value, message):
         checked(**{**RIGHT, name: value})
 
 
-@pytest.mark.parametrize("name", ["emissions", "transitions", "tags", "mask"])
+@pytest.mark.parametrize("name", RIGHT)
 def test_a_symbol_of_the_functional_api_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"{name} must be a tensor, in the functional API call this within"):
         checked(**{**RIGHT, name: keras.KerasTensor(np.shape(RIGHT[name]))})

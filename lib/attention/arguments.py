@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from .._backend import is_known
-from .._tensors import as_tensor, checked_mask, guarded, or_nan, require, require_shape
+from .._tensors import as_tensor, checked_mask, guarded, or_nan, require, require_shape, require_values
 
 __all__ = [
     "checked",
@@ -188,6 +188,7 @@ def of_rank(rank: int, name: str, x: Tensor) -> Tensor:
         >>> tuple(of_rank(3, "q", ops.zeros((1, 2, 4))).shape)
         (1, 2, 4)
     """
+    require_values(name, x)
     x = as_tensor(name, x, kinds="f")
     if len(x.shape) != rank:
         axes = "(batch, time, heads, dim)" if rank == 4 else "(batch, heads, dim)"
@@ -228,6 +229,7 @@ def checked_gate(
         ...
         ValueError: beta must be in [0, 2], got 5.0
     """
+    require_values(name, x)
     x = as_tensor(name, x)
     axes = 4 if by_feature and len(x.shape) == 4 else 3
     x = require_shape(name, x, tuple(q.shape[:axes]), to_fit="q")

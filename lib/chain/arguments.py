@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from .._backend import all_of, float32_or_wider, jit
-from .._tensors import as_tensor, checked_mask, guarded, require, require_shape
+from .._tensors import as_tensor, checked_mask, guarded, require, require_shape, require_values
 
 __all__ = ["UNKNOWN", "Potentials", "checked"]
 
@@ -84,9 +84,9 @@ def checked(
         ...
         ValueError: transitions must have shape (3, 3) to fit emissions, got (4, 4)
     """
-    for name, x in (("emissions", emissions), ("transitions", transitions), ("tags", tags), ("mask", mask)):
-        if isinstance(x, keras.KerasTensor):
-            raise ValueError(f"{name} must be a tensor, in the functional API call this within a layer, got {x}")
+    scores = {"emissions": emissions, "transitions": transitions, "start": start, "end": end}
+    for name, x in {**scores, "tags": tags, "mask": mask}.items():
+        require_values(name, x)
     emissions, transitions = (
         float32_or_wider(as_tensor(name, x)) for name, x in (("emissions", emissions), ("transitions", transitions))
     )

@@ -218,7 +218,7 @@ class Cascade(BringsItsLoss):
         self.power, self.bias = _pair("power", power, positive), _pair("bias", bias, finite)
         self.threshold = _pair("threshold", threshold, finite)
         self.subjects = SpanPointer(bias=self.bias[0], name="subjects")
-        self.told = ConditionalLayerNormalization(name="told")
+        self.conditioned = ConditionalLayerNormalization(name="conditioned")
         self.objects = SpanPointer(predicates, bias=self.bias[1], name="objects")
 
     def build(self, inputs_shape: Mapping[str, Shape]) -> None:
@@ -227,7 +227,7 @@ class Cascade(BringsItsLoss):
         if not self.encoder.built:
             self.encoder.build(ids_shape)
         vectors_shape = self.encoder.compute_output_shape(ids_shape)
-        self.told.build(vectors_shape, (vectors_shape[0], 2 * vectors_shape[-1]))
+        self.conditioned.build(vectors_shape, (vectors_shape[0], 2 * vectors_shape[-1]))
         for head in (self.subjects, self.objects):
             head.build(vectors_shape)
 
@@ -263,7 +263,8 @@ class Cascade(BringsItsLoss):
         subject, is_span = _spans("subject", subject, vectors)
         first_and_last = subject - ops.convert_to_tensor([0, 1], "int32")
         ends = ops.take_along_axis(vectors, first_and_last[:, :, None], axis=1)
-        return or_nan(self.objects(self.told(vectors, ops.reshape(ends, (-1, 2 * vectors.shape[-1])))), is_span)
+        conditioned = self.conditioned(vectors, ops.reshape(ends, (-1, 2 * vectors.shape[-1])))
+        return or_nan(self.objects(conditioned), is_span)
 
     def compute_loss(
         self,
@@ -309,11 +310,11 @@ class Cascade(BringsItsLoss):
             rows, *subject = pair_pointers(*self._pointed(step["subjects"], 0)).T
             subject, valid = np.stack(subject, axis=-1), step["subjects"][..., :1] > -math.inf
             for pair in range(0, len(rows), batch):
-                row, told = rows[pair : pair + batch], subject[pair : pair + batch]
-                logits = self._run(vectors=step["vectors"][row], subject=told)["objects"]
+                row, given = rows[pair : pair + batch], subject[pair : pair + batch]
+                logits = self._run(vectors=step["vectors"][row], subject=given)["objects"]
                 pointed = self._pointed(np.where(valid[row][..., None], logits, -math.inf), 1)
                 for i, p, start, end in pair_pointers(*np.moveaxis(pointed, 2, -1)).tolist():
-                    found[first + row[i]].add(Triple(tuple(told[i].tolist()), p, (start, end)))
+                    found[first + row[i]].add(Triple(tuple(given[i].tolist()), p, (start, end)))
         return found
 
     def _pointed(self, logits: NDArray, step: int) -> NDArray[np.bool_]:

@@ -119,8 +119,8 @@ class SpanPointer(keras.layers.Layer):
             logits = ops.reshape(logits, (*ops.shape(logits)[:2], kinds, 2))
         if mask is None:
             return logits
-        mask, told = checked_mask(mask, tuple(vectors.shape[:2]), to_fit="vectors")
-        return or_nan(_where(mask, logits, -math.inf), told)
+        mask, right = checked_mask(mask, tuple(vectors.shape[:2]), to_fit="vectors")
+        return or_nan(_where(mask, logits, -math.inf), right)
 
     def compute_mask(self, vectors: Tensor, previous_mask: Tensor | None = None) -> None:  # noqa: ARG002
         """Returns None: the logits carry their mask."""
@@ -169,11 +169,11 @@ def pointer_loss(starts: Tensor, ends: Tensor, logits: Tensor, *, mask: Tensor |
 
 def _loss(places: dict[str, Tensor], logits: Tensor, mask: Tensor | None) -> Tensor:
     """The loss of starts and ends, whose names are for the error."""
-    log_p, told = _log_softmax_over_places(logits, mask)
-    (starts, start_told), (ends, end_told) = (_places(name, x, log_p) for name, x in places.items())
+    log_p, right = _log_softmax_over_places(logits, mask)
+    (starts, start_right), (ends, end_right) = (_places(name, x, log_p) for name, x in places.items())
     pointers = ops.stack([starts, ends], axis=-1)
     loss = -ops.mean(ops.take_along_axis(log_p, pointers[:, None, :], axis=1), axis=(1, 2))
-    return or_nan(loss, ops.all(ops.stack([told, start_told, end_told]), axis=0))
+    return or_nan(loss, ops.all(ops.stack([right, start_right, end_right]), axis=0))
 
 
 @_serializable
@@ -223,19 +223,19 @@ def best_span(
         >>> bool(none[2][0] < best_span(logits, allowed=[[False, True, True, True]])[2][0])
         True
     """
-    log_p, told = _log_softmax_over_places(logits, mask)
+    log_p, right = _log_softmax_over_places(logits, mask)
     longest = positive_integer("longest", longest)
     if allowed is not None:
-        allowed, also_told = checked_mask(allowed, tuple(log_p.shape[:2]), name="allowed", to_fit="logits")
-        log_p, told = _where(allowed, log_p, -math.inf), ops.logical_and(told, also_told)
-    told = ops.logical_and(told, ops.logical_not(ops.any(ops.isnan(log_p), axis=(1, 2))))
+        allowed, also_right = checked_mask(allowed, tuple(log_p.shape[:2]), name="allowed", to_fit="logits")
+        log_p, right = _where(allowed, log_p, -math.inf), ops.logical_and(right, also_right)
+    right = ops.logical_and(right, ops.logical_not(ops.any(ops.isnan(log_p), axis=(1, 2))))
     batch, time, _ = ops.shape(log_p)
     longest = min(longest, log_p.shape[1] or longest)
     starts, ends = log_p[:, :, 0], ops.pad(log_p[:, :, 1], ((0, 0), (0, longest - 1)), constant_values=-math.inf)
     band = ops.stack([starts + ends[:, width : width + time] for width in range(longest)], axis=-1)
     flat = ops.reshape(band, (batch, time * longest))
     best = ops.cast(ops.argmax(flat, axis=-1), "int32")
-    log_p = or_nan(ops.take_along_axis(flat, best[:, None], axis=1)[:, 0], told)
+    log_p = or_nan(ops.take_along_axis(flat, best[:, None], axis=1)[:, 0], right)
     return best // longest, best // longest + best % longest, log_p
 
 
@@ -244,15 +244,15 @@ def _log_softmax_over_places(logits: Tensor, mask: Tensor | None) -> tuple[Tenso
     logits = float32_or_wider(require_shape("logits", as_tensor("logits", logits), (None, None, 2)))
     if logits.shape[1] == 0:
         raise ValueError(f"logits must have a place in each text, got shape {tuple(logits.shape)}")
-    valid, told = ops.not_equal(logits, -math.inf), ops.ones(ops.shape(logits)[:1], "bool")
+    valid, right = ops.not_equal(logits, -math.inf), ops.ones(ops.shape(logits)[:1], "bool")
     if mask is not None:
-        mask, told = checked_mask(mask, tuple(logits.shape[:2]), to_fit="logits")
+        mask, right = checked_mask(mask, tuple(logits.shape[:2]), to_fit="logits")
         valid = ops.logical_and(valid, mask[:, :, None])
     best = ops.stop_gradient(ops.max(_where(valid, logits, -math.inf), axis=1, keepdims=True, initial=-math.inf))
     logits = logits - ops.where(ops.isfinite(best), best, 0)  # so that −1e30 is below all that counts
     # A finite −1e30 inside, and −∞ outside, so that no gradient meets ∞ − ∞.
     log_p = ops.log_softmax(_where(valid, logits, -1e30), axis=1)
-    return _where(valid, log_p, -math.inf), told
+    return _where(valid, log_p, -math.inf), right
 
 
 def _places(name: str, places: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,13 +260,13 @@ def _places(name: str, places: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
     places = require_shape(name, as_tensor(name, places, kinds="iuf"), tuple(log_p.shape[:1]), to_fit="logits")
     time = ops.shape(log_p)[1]
     found = ops.cast(places, "int32")
-    told = ops.logical_and(ops.cast(found, places.dtype) == places, ops.logical_and(found >= 0, found < time))
+    right = ops.logical_and(ops.cast(found, places.dtype) == places, ops.logical_and(found >= 0, found < time))
     require(
-        ops.all(told),
+        ops.all(right),
         f"{name} must be whole numbers in [0, time)",
-        lambda: f"{ops.convert_to_numpy(places)[~ops.convert_to_numpy(told)][:5].tolist()} with time = {time}",
+        lambda: f"{ops.convert_to_numpy(places)[~ops.convert_to_numpy(right)][:5].tolist()} with time = {time}",
     )
-    return ops.where(told, found, 0), told
+    return ops.where(right, found, 0), right
 
 
 # --- any number of spans --------------------------------------------------------------------------------------

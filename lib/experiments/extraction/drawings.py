@@ -120,6 +120,12 @@ def spelled() -> list[Figure]:
     ]
 
 
+def _label(ax: Axes, text: str, point: tuple[float, float], place: tuple[float, float], colour: str) -> None:
+    """Words beside the grid, and a line to the point they name."""
+    line = {"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 1, "shrinkB": 5}
+    ax.annotate(text, point, place, color=colour, va="center", arrowprops=line)
+
+
 def all_pairs() -> Figure:
     """The table of all pairs of a start and an end: two spans, their shadows, their ghosts, the band."""
     n, w, answers = 12, 6, ((2, 4), (7, 9))
@@ -135,13 +141,13 @@ def all_pairs() -> Figure:
         ax.plot(s, -0.9, "^", color=colour)
         ax.plot(-0.9, e, ">", color=colour)
         ax.plot(s, e, "o", color=colour, markersize=9)
-        ax.text(s + 0.7, e - 0.75, "a span", color=colour, va="center")
+        _label(ax, "a span", (s, e), (s + 3.4, e - 0.5), colour)
     ax.plot(2, 9, "o", markerfacecolor="none", color=VERMILION, markersize=9, markeredgewidth=1.6)
-    ax.text(2.6, 9.75, "a ghost", color=VERMILION, va="center")
+    _label(ax, "a ghost", (2, 9), (3.4, n + 0.4), VERMILION)
     ax.text(12.2, 3.4, f"shaded: the band,\nat most {w} tokens", color=SKY, va="center")
     ax.text(12.2, 0.6, "empty: ends\nbefore starts", color=INK, va="center")
     ax.set(
-        xlabel="start", ylabel="end", xlim=(-1.2, 18), ylim=(-1.2, n - 0.3), xticks=[], yticks=[], aspect="equal"
+        xlabel="start", ylabel="end", xlim=(-1.2, 18), ylim=(-1.2, n + 0.9), xticks=[], yticks=[], aspect="equal"
     )
     ax.grid(visible=False)
     ax.xaxis.set_label_coords(0.3, -0.02)
