@@ -96,10 +96,10 @@
     document.body.classList.toggle("scrolled", boundingClientRect.y < 0);
   }).observe(top);
 
-  // The contents of the page show which section is read: the last whose heading came into the upper third.
+  // The contents of the page show which section is read: the innermost that a line below the upper quarter crosses.
   const entries = new Map(all("#pst-page-toc-nav a[href^='#']").flatMap((link) => {
     const section = document.getElementById(decodeURIComponent(link.hash.slice(1)));
-    return section ? [[section.querySelector("h1, h2, h3, h4, h5, h6") ?? section, link]] : [];
+    return section ? [[section, link]] : [];
   }));
   const mark = (link) => {
     for (const one of entries.values()) {
@@ -108,18 +108,20 @@
     }
     all("#pst-page-toc-nav .toc-entry").forEach((entry) => entry.classList.toggle("active", entry.contains(link)));
   };
-  let chosen = 0;  // when a section was chosen: what comes by on the way to it is not read
+  let chosen = -Infinity;  // when a section was chosen: what comes by on the way to it is not read
   const choose = () => {
     const link = [...entries.values()].find(({hash}) => hash && hash === location.hash);
     if (!link) return;
     chosen = performance.now();
     mark(link);
   };
-  const seen = new IntersectionObserver((changes) => {
-    const heading = changes.filter(({isIntersecting}) => isIntersecting).at(-1)?.target;
-    if (heading && performance.now() > chosen + 1000) mark(entries.get(heading));
-  }, {rootMargin: "0px 0px -70% 0px"});
-  [...entries.keys()].forEach((heading) => seen.observe(heading));
+  const crossed = new Set();
+  const line = new IntersectionObserver((changes) => {
+    changes.forEach(({target, isIntersecting}) => crossed[isIntersecting ? "add" : "delete"](target));
+    const section = [...entries.keys()].findLast((one) => crossed.has(one));
+    if (section && performance.now() > chosen + 1000) mark(entries.get(section));
+  }, {rootMargin: "-25% 0px -75% 0px"});
+  [...entries.keys()].forEach((section) => line.observe(section));
   addEventListener("hashchange", choose);
   choose();
 

@@ -77,7 +77,7 @@ def unpacked(before: Sequence[NDArray], kept: Arrays) -> list[NDArray]:
 
 def _encoder_and_heads(model: Cascade) -> list[Any]:
     """The variables of a cascade: those of the encoder first."""
-    return [v for layer in (model.encoder, model.subjects, model.told, model.objects) for v in layer.weights]
+    return [v for layer in (model.encoder, model.subjects, model.conditioned, model.objects) for v in layer.weights]
 
 
 def _build(model: Cascade) -> None:
