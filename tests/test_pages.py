@@ -244,7 +244,7 @@ def test_a_phone_shows_the_whole_width(visit: Visit, size: dict[str, int]) -> No
     # Nothing is cut off either: what sticks out lies in a box that scrolls and that the keyboard reaches.
     cut = page.evaluate(
         """() => [...document.querySelectorAll("article *")].filter(node => {
-          if (!node.getClientRects().length || node.closest("mjx-assistive-mml, .visually-hidden")) return false;
+          if (!node.checkVisibility() || node.closest("mjx-assistive-mml, .visually-hidden")) return false;
           const {left, right} = node.getBoundingClientRect();
           if (left < -1) return true;  // a box scrolls to the right only
           if (right <= innerWidth + 1) return false;
@@ -584,11 +584,11 @@ def test_the_contents_show_the_section_that_is_read(reader: Visit, address: str)
     page = reader.open(f"{address}/{DOCUMENTS[1]}.html").show()
     links = page.locator("#pst-page-toc-nav .toc-h2 > a")
     current = page.locator("#pst-page-toc-nav [aria-current=true]")
-    before, read = (links.nth(k).get_attribute("href") for k in (2, 3))
+    before, read = (links.nth(k).get_attribute("href") for k in (1, 3))
     page.evaluate("id => document.getElementById(id).scrollIntoView()", read[1:])
     page.locator(f"#pst-page-toc-nav .toc-h2.active > a[href='{read}']").wait_for()
     assert current.count() == 1
-    # On the way back it is the section before, though its heading is far above.
+    # On the way back it is a section before, though its heading is far above.
     page.evaluate("id => document.getElementById(id).scrollIntoView({block: 'end'})", before[1:])
     page.locator(f"#pst-page-toc-nav .toc-h2.active > a[href='{before}']").wait_for()
     # What is chosen is shown, whatever comes by on the way to it.
