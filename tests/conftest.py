@@ -192,12 +192,15 @@ def pretend(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_to_compile() -> None:
+def _quick_to_compile(request: pytest.FixtureRequest) -> None:
     """Leave out what LLVM would optimize of XLA's programs: tests compile far more than they compute.
 
     What XLA fuses and orders, and so what memory it needs, stays. The processes that a test starts, and the kernels
-    of the notebooks, optimize as ever: XLA reads its flags once, when TensorFlow first uses it.
+    of the notebooks, optimize as ever: XLA reads its flags once, when TensorFlow first uses it. A benchmark is no
+    test: it measures what a reader runs.
     """
+    if request.config.getoption("benchmark_only", default=False):
+        return
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend == "jax" and backend in sys.modules:
         sys.modules[backend].config.update("jax_disable_most_optimizations", True)
