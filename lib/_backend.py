@@ -111,3 +111,34 @@ def scan(step: Callable, carry: Any, xs: tuple[Tensor, ...], *, reverse: bool = 
         return step(carry, tuple(ops.take(x, t, axis=0) for x in xs))
 
     return ops.scan(at, carry, ops.arange(ops.shape(xs[0])[0]), reverse=reverse)
+
+
+def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, Callable]:
+    """What ``function(*inputs) → (outputs, others)`` returns, and the way from gradients of outputs to inputs.
+
+    Args:
+        function: Takes tensors, returns a tuple of tensors that have a gradient, and something else.
+        *inputs: What it is called with.
+
+    Returns:
+        The outputs, the others, and a function from a tuple of gradients of the outputs to those of the inputs.
+
+    Example:
+        >>> x = 3 * ops.ones((1,))
+        >>> _, _, pullback = vjp(lambda x: ((x * x,), None), x)
+        >>> float(pullback((ops.ones((1,)),))[0][0])
+        6.0
+    """
+    if keras.backend.backend() == "jax":
+        outputs, pullback, others = backend().vjp(function, *inputs, has_aux=True)
+        return outputs, others, pullback
+    if keras.backend.backend() == "tensorflow":
+        with backend().GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            outputs, others = function(*inputs)
+        return outputs, others, lambda g: tape.gradient(outputs, inputs, g, unconnected_gradients="zero")
+    torch = backend()
+    with torch.enable_grad():
+        inputs = tuple(x.detach().requires_grad_() for x in inputs)
+        outputs, others = function(*inputs)
+    return outputs, others, lambda g: torch.autograd.grad(outputs, inputs, g, materialize_grads=True)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from lib.attention.tiling import loop, padded, shape_only, tile, tiles, vjp
+from lib._backend import vjp
+from lib.attention.tiling import loop, padded, shape_only, tile, tiles
 
 pytestmark = pytest.mark.backends
 

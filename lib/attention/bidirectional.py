@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from .._backend import float32_or_wider, is_known, jit, largest_along
+from .._backend import float32_or_wider, is_known, jit, largest_along, vjp
 from .._tensors import or_nan
 from .arguments import checked, finite_queries, known_normalization, removed
 from .feature_maps import (
@@ -44,7 +44,7 @@ from .feature_maps import (
     query_features,
     within_range,
 )
-from .tiling import TILE, loop, own_gradient, padded, shape_only, tile, tiles, vjp
+from .tiling import TILE, loop, own_gradient, padded, shape_only, tile, tiles
 
 __all__ = [
     "State",

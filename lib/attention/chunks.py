@@ -48,7 +48,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .tiling import vjp
+from .._backend import vjp
 
 __all__ = [
     "Chunks",

@@ -28,7 +28,7 @@ import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
 from .._arguments import positive_integer
-from .._backend import float32_or_wider, is_known, jit
+from .._backend import float32_or_wider, is_known, jit, vjp
 from .._tensors import as_tensor, or_nan, require, require_shape
 from .arguments import checked, checked_gate, known_normalization, of_one_type, of_rank, removed_tokens
 from .bidirectional import (
@@ -61,7 +61,7 @@ from .feature_maps import (
     mapped,
     query_features,
 )
-from .tiling import TILE, loop, own_gradient, padded, shape_only, tile, tiles, vjp
+from .tiling import TILE, loop, own_gradient, padded, shape_only, tile, tiles
 
 __all__ = ["chunkwise_attention", "prefill", "recurrent_step"]
 

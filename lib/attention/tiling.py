@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["TILE", "loop", "own_gradient", "padded", "shape_only", "tile", "tiles", "vjp"]
+__all__ = ["TILE", "loop", "own_gradient", "padded", "shape_only", "tile", "tiles"]
 
 Tensor = Any
 
@@ -188,37 +188,6 @@ def _side_by_side(x: Tensor) -> Tensor:
     T, rest = x.shape[2], x.shape[3:]
     x = ops.swapaxes(x, 0, 1)
     return ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1] * T, *rest))
-
-
-def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, Callable]:
-    """What ``function(*inputs) → (outputs, others)`` returns, and the way from gradients of outputs to inputs.
-
-    Args:
-        function: Takes tensors, returns a tuple of tensors that have a gradient, and something else.
-        *inputs: What it is called with.
-
-    Returns:
-        The outputs, the others, and a function from a tuple of gradients of the outputs to those of the inputs.
-
-    Example:
-        >>> x = 3 * ops.ones((1,))
-        >>> _, _, pullback = vjp(lambda x: ((x * x,), None), x)
-        >>> float(pullback((ops.ones((1,)),))[0][0])
-        6.0
-    """
-    if keras.backend.backend() == "jax":
-        outputs, pullback, others = import_module("jax").vjp(function, *inputs, has_aux=True)
-        return outputs, others, pullback
-    if keras.backend.backend() == "tensorflow":
-        with import_module("tensorflow").GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(inputs)
-            outputs, others = function(*inputs)
-        return outputs, others, lambda g: tape.gradient(outputs, inputs, g, unconnected_gradients="zero")
-    torch = import_module("torch")
-    with torch.enable_grad():
-        inputs = tuple(x.detach().requires_grad_() for x in inputs)
-        outputs, others = function(*inputs)
-    return outputs, others, lambda g: torch.autograd.grad(outputs, inputs, g, materialize_grads=True)
 
 
 def own_gradient(function: Callable, gradient: Callable, plain: Callable, inputs: tuple[Tensor, ...]) -> Tensor:

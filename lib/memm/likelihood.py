@@ -1,11 +1,12 @@
 """The likelihood: the product of one softmax a step."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
-from .._backend import jit
+from .._backend import is_known, jit, vjp
 from .._tensors import as_tensor, or_nan
 from ..chain import UNKNOWN, Potentials
 from ..chain.likelihood import only_known
@@ -74,16 +75,53 @@ def likelihood_of(arguments: Potentials, direction: str) -> Tensor:
         >>> round(float(likelihood_of(arguments, "forward")[0]), 4)
         -0.3618
     """
-
-    def of_all() -> Tensor:
-        return _of_sequence(arguments, direction)
-
-    def of_known() -> Tensor:
-        return ops.minimum(log_partition_of(only_known(potentials_of(arguments, (direction,)))), 0)
-
+    of_all = _of_sequence(arguments, direction)
     if isinstance(arguments.transitions, tuple):
-        return of_all()
-    return ops.cond(ops.any(ops.equal(arguments.tags, UNKNOWN)), of_known, of_all)
+        return of_all
+    unknown = ops.any(ops.equal(arguments.tags, UNKNOWN))
+    if is_known(unknown):
+        return _of_known(arguments, direction) if unknown else of_all
+    return ops.where(unknown, _of_known_if_any_is_not(arguments, direction), of_all)
+
+
+def _of_known(arguments: Potentials, direction: str) -> Tensor:
+    """Log P of the known tags, the others summed out."""
+    return ops.minimum(log_partition_of(only_known(potentials_of(arguments, (direction,)))), 0)
+
+
+def _of_known_if_any_is_not(arguments: Potentials, direction: str) -> Tensor:
+    """:func:`_of_known` where a tag is unknown, in compiled code; 0 where all are known, at next to no cost.
+
+    A branch hands to the backward pass all that its gradient may need, as zeros if it was not taken: for most
+    batches that would cost more than the likelihood. So the gradient is a branch of its own, which computes anew.
+    """
+
+    def if_unknown(result: Callable, else_like: tuple[Tensor, ...], others: list[Tensor]) -> Any:
+        mask, start, end, tags, valid = others
+        tags = ops.cast(tags, "int32")
+
+        def of_scores(f: Tensor, g: Tensor) -> tuple[tuple[Tensor], None]:
+            return (_of_known(Potentials(f, g, mask > 0, start, end, tags, valid > 0), direction),), None
+
+        return ops.cond(
+            ops.any(ops.equal(tags, UNKNOWN)),
+            lambda: result(of_scores),
+            lambda: tuple(map(ops.zeros_like, else_like)),
+        )
+
+    @ops.custom_gradient
+    def known(*given: Tensor) -> tuple[Tensor, Callable]:
+        f, g, *others = given
+        (value,) = if_unknown(lambda function: function(f, g)[0], (f[:, 0, 0],), others)
+
+        def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+            slopes = if_unknown(lambda function: tuple(vjp(function, f, g)[2]((upstream,))), (f, g), others)
+            return *slopes, *map(ops.zeros_like, others)
+
+        return value, gradient
+
+    # JAX lets a custom gradient close over no tensor here, and its arguments are floats.
+    return known(*(ops.cast(x, arguments.emissions.dtype) for x in arguments))
 
 
 def _of_sequence(arguments: Potentials, direction: str) -> Tensor:
