@@ -98,8 +98,9 @@ def rows(transitions: Transitions, direction: str) -> Callable[[Tensor], Tensor]
     if right is None:
         table = ops.pad(without_best(left), ((0, 1), (0, 0)))
         return lambda neighbours: ops.take(table, neighbours, axis=0)
+    # A product is as precise as its size allows: to take the best of its rows out would win no digit back.
     table = ops.pad(left, ((0, 1), (0, 0)))
-    return lambda neighbours: without_best(ops.matmul(ops.take(table, neighbours, axis=0), ops.transpose(right)))
+    return lambda neighbours: ops.matmul(ops.take(table, neighbours, axis=0), ops.transpose(right))
 
 
 def best_of(x: Tensor) -> Tensor:
