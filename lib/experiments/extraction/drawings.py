@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from keras import ops
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -220,7 +221,7 @@ def threshold(model: Cascade, characters: object, statement: Statement, record: 
     place = (start, start + len(subject))
     logits = model({"ids": characters([text]), "subject": np.array([place])})
     subjects, objects = (
-        np.asarray(power_sigmoid(logits[step], power))[0, 1 : len(text) + 1]
+        ops.convert_to_numpy(power_sigmoid(logits[step], power))[0, 1 : len(text) + 1]
         for step, power in zip(("subjects", "objects"), model.power, strict=True)
     )
     bars = {name: subjects if name == "subject" else objects[:, predicates().index(name)] for name in ROWS}
