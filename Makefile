@@ -15,6 +15,7 @@ TORCH_OPTIONS ?=
 COLAB_PYTHON ?=
 # Two workers, a file each. The files without such tests are not even imported.
 BACKENDS = $(BIN)/pytest $$(grep -l 'mark\.backends' tests/test_*.py) -n 2 --dist loadscope -m backends
+OLDEST_KERAS = HYPOTHESIS_PROFILE=few PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.'
 HAS_TORCH = $(BIN)/python -c 'import torch' 2>/dev/null
 COMPILE = _build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # The oldest Keras that lib promises to run on, read from where it is promised.
@@ -43,9 +44,10 @@ test: .venv/ready ## lint, build the site, run unit tests, page tests and every 
 test-backends: .venv/backends ## run the tests of lib's layers on JAX, on torch and on the oldest Keras
 	HYPOTHESIS_PROFILE=few KERAS_BACKEND=jax $(BACKENDS)
 	if $(HAS_TORCH); then KERAS_BACKEND=torch $(BACKENDS); \
+	  $(OLDEST_KERAS) KERAS_BACKEND=torch $(BACKENDS); \
 	else echo 'Skipped: no $(TORCH) was found. Name a CPU build by TORCH and TORCH_OPTIONS (see the Makefile).'; \
 	  test -z "$${CI:-}"; fi
-	HYPOTHESIS_PROFILE=few PYTHONPATH='$(CURDIR)/.venv/keras-minimum:.' $(BACKENDS)
+	$(OLDEST_KERAS) $(BACKENDS)
 
 fuzz: .venv/backends ## search for counterexamples at random, long, on every backend
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests -n 2 --dist loadscope -m hypothesis

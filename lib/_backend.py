@@ -59,7 +59,10 @@ def is_known(x: Tensor) -> bool:
 
 
 def all_of(flags: Tensor, axis: tuple[int, ...] | None = None) -> Tensor:
-    """``keras.ops.all``, by counting what is False: XLA on a CPU vectorizes sums, but no reduction of booleans.
+    """``keras.ops.all``, by counting what is False.
+
+    XLA on a CPU vectorizes sums, but no reduction of booleans. And ``keras.ops.all`` and ``any`` stop at several
+    axes on torch, up to Keras 3.13, which takes one after the other and counts each as if none were gone.
 
     Args:
         flags: Booleans.

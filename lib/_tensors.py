@@ -15,9 +15,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from ._backend import backend, is_known, jit
+from ._backend import all_of, backend, is_known, jit
 
-__all__ = ["as_tensor", "checked_mask", "or_nan", "require", "require_dense", "require_shape"]
+__all__ = [
+    "as_tensor",
+    "checked_mask",
+    "guarded",
+    "or_nan",
+    "require",
+    "require_dense",
+    "require_shape",
+    "require_values",
+]
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -252,9 +261,9 @@ def _flags(mask: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     flags = ops.cast(mask, "bool")
     rest = tuple(range(1, len(mask.shape)))
     if keras.backend.standardize_dtype(mask.dtype) == "bool":
-        return flags, None, ops.all(ops.ones_like(flags), axis=rest), None
+        return flags, None, all_of(ops.ones_like(flags), rest), None
     allowed = ops.logical_or(mask == 0, mask == 1)
-    rows = ops.all(allowed, axis=rest)
+    rows = all_of(allowed, rest)
     return flags, allowed, rows, ops.all(rows)
 
 

@@ -98,7 +98,7 @@ def _programs_are_forgotten() -> Iterator[None]:
     """No file keeps what JAX compiled for it.
 
     Each program holds a few mappings of memory, and a process may have 65,530 of them: a worker that kept all its
-    programs was aborted by LLVM after some two thousand tests.
+    programs was aborted by LLVM before it had run all its tests.
     """
     yield
     if "jax" in sys.modules:

@@ -260,11 +260,15 @@ OF_SYMBOLS = [
     lambda: linear_attention(S, S, S, causal=True),
     lambda: retention(S, S, S, 0.5),
     lambda: delta_rule(S, S, S, S[..., 0]),
+    lambda: gated_attention(S, S, S, S[..., 0]),
+    lambda: recurrent_attention(S, S, S),
+    lambda: cumulative_attention(S, S, S),
     lambda: softmax_attention(S, S, S),
     lambda: double_softmax_attention(S, S, S),
     lambda: prefill(S, S, S, feature_map="exp", normalize="sum"),
     lambda: recurrent_step(S[:, 0], S[:, 0], S[:, 0], feature_map="exp", normalize="sum"),
     lambda: cached_attention(S, S, S),
+    lambda: cached_step(S[:, 0], S[:, 0], S[:, 0]),
 ]
 WRONG = [
     (lambda: linear_attention(q(5, 2, 4), X, X), "q must have shape"),

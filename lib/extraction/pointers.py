@@ -32,7 +32,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from .._arguments import array_of, finite, positive, positive_integer, rate
-from .._backend import float32_or_wider
+from .._backend import all_of, float32_or_wider
 from .._layers import integer_seed
 from .._tensors import as_tensor, checked_mask, or_nan, require, require_shape
 
@@ -228,8 +228,7 @@ def best_span(
     if allowed is not None:
         allowed, also_right = checked_mask(allowed, tuple(log_p.shape[:2]), name="allowed", to_fit="logits")
         log_p, right = _where(allowed, log_p, -math.inf), ops.logical_and(right, also_right)
-    # The last axis first: up to Keras 3.13, on torch, each axis is numbered as if those before it were still there.
-    right = ops.logical_and(right, ops.logical_not(ops.any(ops.isnan(log_p), axis=(2, 1))))
+    right = ops.logical_and(right, all_of(ops.logical_not(ops.isnan(log_p)), (1, 2)))
     batch, time, _ = ops.shape(log_p)
     longest = min(longest, log_p.shape[1] or longest)
     starts, ends = log_p[:, :, 0], ops.pad(log_p[:, :, 1], ((0, 0), (0, longest - 1)), constant_values=-math.inf)

@@ -81,7 +81,7 @@ def likelihood_of(arguments: Potentials, direction: str) -> Tensor:
     unknown = ops.any(ops.equal(arguments.tags, UNKNOWN))
     if is_known(unknown):
         return _of_known(arguments, direction) if unknown else of_all
-    return ops.where(unknown, _of_known_if_any_is_not(arguments, direction), of_all)
+    return ops.where(unknown, _of_known_compiled(arguments, direction), of_all)
 
 
 def _of_known(arguments: Potentials, direction: str) -> Tensor:
@@ -89,7 +89,7 @@ def _of_known(arguments: Potentials, direction: str) -> Tensor:
     return ops.minimum(log_partition_of(only_known(potentials_of(arguments, (direction,)))), 0)
 
 
-def _of_known_if_any_is_not(arguments: Potentials, direction: str) -> Tensor:
+def _of_known_compiled(arguments: Potentials, direction: str) -> Tensor:
     """:func:`_of_known` where a tag is unknown, in compiled code; 0 where all are known, at next to no cost.
 
     A branch hands to the backward pass all that its gradient may need, as zeros if it was not taken: for most

@@ -152,8 +152,8 @@ def test_differences(machine: Machine, root: Path) -> list[Difference]:
     names = [pattern.format(idea) for idea in notebooks.ideas(root) for pattern in ("test_{}.py", "test_{}_*.py")]
     tests = sorted(str(path.relative_to(root)) for name in names for path in (root / "tests").glob(name))
     command = [sys.executable, "-m", "pytest", *tests, "-q", "-n", "2", "--dist", "loadscope"]
-    given = {**machine.environment, **machine.in_tests}
-    environment = {**os.environ, "HYPOTHESIS_PROFILE": "few", **given, "PYTHONPATH": "."}
+    played = {**machine.environment, **machine.in_tests, "PYTHONPATH": "."}
+    environment = {"HYPOTHESIS_PROFILE": "few", **os.environ, **played}  # another profile, if one is asked for
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     failed = [line for line in run.stdout.split("\n") if line.startswith(("FAILED", "ERROR"))]
     if run.returncode and not failed:

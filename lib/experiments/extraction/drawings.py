@@ -142,7 +142,7 @@ def all_pairs() -> Figure:
         ax.plot(s, -0.9, "^", color=colour)
         ax.plot(-0.9, e, ">", color=colour)
         ax.plot(s, e, "o", color=colour, markersize=9)
-        _label(ax, "a span", (s, e), (s + 3.4, e - 0.5), colour)
+        _label(ax, "a span", (s, e), (s + 1.9, e - 1.6), colour)
     ax.plot(2, 9, "o", markerfacecolor="none", color=VERMILION, markersize=9, markeredgewidth=1.6)
     _label(ax, "a ghost", (2, 9), (3.4, n + 0.4), VERMILION)
     ax.text(12.2, 3.4, f"shaded: the band,\nat most {w} tokens", color=SKY, va="center")
