@@ -1,7 +1,11 @@
 """Truths about ``lib.attention.tiling``, on whichever backend KERAS_BACKEND names."""
 
+import math
+import re
+from functools import partial
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from attention_references import array, close, normal
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from lib._backend import vjp
+from lib.attention import delta_rule, linear_attention, retention
 from lib.attention.tiling import loop, padded, shape_only, tile, tiles
 
 pytestmark = pytest.mark.backends
@@ -65,3 +70,32 @@ def test_a_symbol_for_a_size_asks_for_a_shape_alone():
     assert shape_only(SimpleNamespace(shape=(2, "time", 4)))
     assert not shape_only(SimpleNamespace(shape=(0, 7, 4)))
     assert not shape_only(SimpleNamespace(shape=(None, 7, 4)))
+
+
+FORMS = {
+    "full": linear_attention,
+    "causal": partial(linear_attention, causal=True),
+    "retention": retention,
+    "delta rule": lambda q, k, v: delta_rule(q, k / 4, v, ops.ones_like(v[..., 0])),
+}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA through TensorFlow")
+@pytest.mark.parametrize("batch", [3, None])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_array_in_a_program_of_xla_is_larger_than_an_input(form, batch):
+    """A slice whose sizes XLA is not told doubles every axis first: sixteen times the memory."""
+    import tensorflow as tf
+
+    x = ops.convert_to_tensor(normal(3, 2048, 2, 16))
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((batch, 2048, 2, 16))])
+    def attend(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = FORMS[form](x, x, x)
+        return out, tape.gradient(out, x)
+
+    program = attend.experimental_get_compiler_ir(x)(stage="optimized_hlo")
+    sizes = [math.prod(map(int, shape.split(","))) for shape in re.findall(r"f32\[([\d,]+)\]", program)]
+    assert max(sizes) == array(x).size

@@ -108,10 +108,11 @@ def tile(x: Any, i: Tensor, T: int) -> Any:
         return _each(lambda part: tile(part, i, T), x)
     if (isinstance(i, int) and x.shape[1] is not None) or keras.backend.backend() == "torch":
         return x[:, i * T : (i + 1) * T]
-    rest = len(x.shape) - 2
     if keras.backend.backend() == "jax":
         return import_module("jax").lax.dynamic_slice_in_dim(x, i * T, T, axis=1)
-    return import_module("tensorflow").slice(x, [0, i * T, *[0] * rest], [-1, T, *[-1] * rest])
+    # Sizes are spelled out: for "all the rest", −1, XLA would first pad the tensor to twice its size on every axis.
+    batch, _, *rest = ops.shape(x)
+    return import_module("tensorflow").slice(x, [0, i * T, *[0] * len(rest)], [batch, T, *rest])
 
 
 def loop(body: Callable, state: tuple, count: Any, reverse: bool = False) -> tuple[tuple, list[Tensor]]:
