@@ -94,10 +94,10 @@ def largest_along(x: Tensor, axis: int | tuple[int, ...], *, keepdims: bool = Fa
 
 
 def scan(step: Callable, carry: Any, xs: tuple[Tensor, ...], *, reverse: bool = False) -> tuple[Any, Any]:
-    """``keras.ops.scan`` over several tensors at once, also where a TensorFlow graph does not know their length.
+    """``keras.ops.scan`` over several tensors at once, with a gradient that XLA on TensorFlow can compile.
 
     Args:
-        step: (carry, one entry of each tensor) → (carry, result).
+        step: (carry, one entry of each tensor) → (carry, result), the result of the shapes of the carry.
         carry: What the first step is given.
         xs: Tensors of one length.
         reverse: Whether to begin with the last entry.
@@ -107,13 +107,42 @@ def scan(step: Callable, carry: Any, xs: tuple[Tensor, ...], *, reverse: bool = 
         >>> int(carry), ops.convert_to_numpy(results).tolist()
         (5, [0, 0, 1])
     """
-    if all(x.shape[0] is not None for x in xs):
+    if keras.backend.backend() != "tensorflow":
         return ops.scan(step, carry, xs, reverse=reverse)
+    tf = backend()
+    time = xs[0].shape[0] if xs[0].shape[0] is not None else tf.shape(xs[0])[0]
+    carry = tf.nest.map_structure(tf.convert_to_tensor, carry)
+    inputs = [tf.TensorArray(x.dtype, time, element_shape=x.shape[1:]).unstack(x) for x in xs]
+    results = tf.nest.map_structure(lambda c: tf.TensorArray(c.dtype, time, element_shape=c.shape), carry)
 
-    def at(carry: Any, t: Tensor) -> tuple[Any, Any]:
-        return step(carry, tuple(ops.take(x, t, axis=0) for x in xs))
+    def turn(i: Tensor, carry: Any, results: Any) -> tuple[Tensor, Any, Any]:
+        t = time - 1 - i if reverse else i
+        carry, result = step(carry, tuple(x.read(t) for x in inputs))
+        return i + 1, carry, tf.nest.map_structure(lambda array, r: array.write(t, r), results, result)
 
-    return ops.scan(at, carry, ops.arange(ops.shape(xs[0])[0]), reverse=reverse)
+    # Where the number of turns is no more than a condition, XLA has no gradient of the loop.
+    state = tf.constant(0), carry, results
+    _, carry, results = tf.while_loop(lambda *_: True, turn, state, maximum_iterations=time, parallel_iterations=1)
+    return carry, tf.nest.map_structure(lambda array: array.stack(), results)
+
+
+def fori_loop(count: Any, step: Callable, carry: Any) -> Any:
+    """``keras.ops.fori_loop`` from 0, which XLA on TensorFlow can differentiate: it is told the number of turns.
+
+    Args:
+        count: Number of turns, an integer or a tensor of one.
+        step: (number of the turn, carry) → carry.
+        carry: What the first turn is given.
+
+    Example:
+        >>> int(fori_loop(4, lambda i, sum: sum + i, ops.zeros((), "int32")))
+        6
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ops.fori_loop(0, count, step, carry)
+    tf = backend()
+    turn = lambda i, carry: (i + 1, step(i, carry))  # noqa: E731
+    return tf.while_loop(lambda *_: True, turn, (tf.constant(0), carry), maximum_iterations=count)[1]
 
 
 def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, Callable]:
@@ -145,3 +174,42 @@ def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, C
         inputs = tuple(x.detach().requires_grad_() for x in inputs)
         outputs, others = function(*inputs)
     return outputs, others, lambda g: torch.autograd.grad(outputs, inputs, g, materialize_grads=True)
+
+
+def cond(holds: Tensor, if_true: Callable, if_false: Callable, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """``keras.ops.cond`` of functions that may hold loops, with a gradient that XLA on TensorFlow can compile.
+
+    There a branch hands to the gradient all that this may need, and if it is not taken zeros in its place; XLA has
+    none for what a loop has kept. So in a graph the gradient is a branch of its own, which computes anew.
+
+    Args:
+        holds: A boolean scalar.
+        if_true: (*inputs) → a tuple of tensors.
+        if_false: Likewise, of the same shapes.
+        *inputs: Tensors of floats; nothing else that the functions read has a gradient.
+
+    Example:
+        >>> (x,) = cond(ops.ones((), "bool"), lambda x: (2 * x,), lambda x: (x,), ops.ones(()))
+        >>> float(x)
+        2.0
+    """
+
+    def either(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return ops.cond(holds, lambda: if_true(*inputs), lambda: if_false(*inputs))
+
+    if keras.backend.backend() != "tensorflow" or backend().executing_eagerly():
+        return either(*inputs)
+
+    @backend().custom_gradient
+    def chosen(*inputs: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
+        def gradient(*upstream: Tensor) -> tuple[Tensor, ...]:
+            return cond(holds, _slopes(if_true, len(inputs)), _slopes(if_false, len(inputs)), *inputs, *upstream)
+
+        return either(*map(backend().stop_gradient, inputs)), gradient
+
+    return chosen(*inputs)
+
+
+def _slopes(function: Callable, count: int) -> Callable:
+    """(inputs of a function, as many as are counted, and gradients of its outputs) → gradients of the inputs."""
+    return lambda *given: tuple(vjp(lambda *x: (function(*x), None), *given[:count])[2](given[count:]))

@@ -449,6 +449,7 @@ def test_expectations_meet_the_peak(n):
         cosine(n).pdf(tail) * (1 - tail**2) / (n - 1) / 0.01,
         rel=1e-6,
     )
+    assert cosine(n).expect(lambda _: 3.0, lb=inner[0], ub=inner[1], conditional=True) == pytest.approx(3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 100, 10**5, 10**9, 2**63 + 5])

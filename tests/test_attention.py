@@ -102,11 +102,13 @@ def test_outputs_may_be_normalised_otherwise(normalize, causal):
     assert close(out, quadratic(q, k, v, "exp", causal, padding(), normalize), 1e-4)
 
 
+@pytest.mark.parametrize("normalize", ["sum", "rms", None])
 @pytest.mark.parametrize("name", ["elu+1", "exp"])
-def test_the_two_readable_forms_are_the_sum_over_all_pairs(name):
+def test_the_two_readable_forms_are_the_sum_over_all_pairs(name, normalize):
     q, k, v = qkv(5)
     for form in (recurrent_attention, cumulative_attention):
-        assert close(form(q, k, v, name, mask=padding(5)), quadratic(q, k, v, name, mask=padding(5)))
+        out = form(q, k, v, name, mask=padding(5), normalize=normalize)
+        assert close(out, quadratic(q, k, v, name, mask=padding(5), normalize=normalize))
 
 
 def test_plain_code_may_name_a_map_of_its_own():

@@ -72,6 +72,16 @@ def test_a_symbol_for_a_size_asks_for_a_shape_alone():
     assert not shape_only(SimpleNamespace(shape=(None, 7, 4)))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has a time that is not known")
+@pytest.mark.parametrize("time", [1, 8, 9, 24])
+def test_a_time_that_is_not_known_is_cut_into_no_more_tiles_than_it_fills(time):
+    import tensorflow as tf
+
+    cut = tf.function(lambda x: tiles(x, 8)[1:], input_signature=[tf.TensorSpec((1, None, 2))])
+    count, padding = map(int, cut(tf.zeros((1, time, 2))))
+    assert (count, padding) == (-(-time // 8), -time % 8)
+
+
 FORMS = {
     "full": linear_attention,
     "causal": partial(linear_attention, causal=True),

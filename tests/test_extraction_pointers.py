@@ -177,6 +177,10 @@ def test_best_span_is_the_best_of_all_pairs(sizes, seed):
     assert starts.dtype == ends.dtype == np.int32
 
 
+def test_a_pointer_is_a_probability_above_the_threshold():
+    assert spans_from_pointers([0.5, 0.75], [0.5, 0.75], 0.5) == [(1, 2)]
+
+
 @few
 @given(st.integers(0, 10**6))
 def test_a_band_as_wide_as_the_text_misses_no_pair_and_a_narrower_one_may(seed):

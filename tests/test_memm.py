@@ -789,6 +789,10 @@ def test_scores_of_the_first_and_last_tag_are_emissions_of_those_steps():
         found = array(head.log_likelihood(c.y, c.f.astype("float32"), c.mask))
         expected = array(log_likelihood(c.y, f, c.g, mask=c.mask, direction=direction))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        tags = np.maximum(c.y, 0)
+        whole = array(head.log_likelihood(tags, c.f.astype("float32")))
+        given = array(head.log_likelihood(tags, c.f.astype("float32"), np.ones_like(c.mask)))
+        np.testing.assert_allclose(whole, given, rtol=1e-6)
         tags, score = head.decode(c.f.astype("float32"), c.mask)
         expected, best = viterbi(f, c.g, mask=c.mask, direction=direction)
         np.testing.assert_array_equal(array(tags), array(expected))
@@ -853,6 +857,9 @@ def test_a_low_rank_layer_begins_without_transitions_and_has_a_gradient():
     head.build((None, None, 5))
     left, right = head.transitions
     assert tuple(left.shape) == tuple(right.shape) == (5, 3)
+    wide = MEMM(2000, rank=16, direction="forward")
+    wide.build((None, None, 2000))
+    np.testing.assert_allclose(np.std(array(wide.transitions[0])), 16**-0.5, rtol=0.05)  # 32,000 numbers
     np.testing.assert_array_equal(array(right), 0)
     f, y = np.zeros((4, 6, 5), "float32"), np.random.default_rng(0).integers(0, 5, (4, 6))
     left = array(left)

@@ -879,12 +879,19 @@ def test_no_order_of_the_executor_holds_more_than_the_boundaries_and_one_segment
 
 BUILT = dense()
 BUILT.build((None, 4))
+COUNT = keras.Variable(0.0, name="count")
+
+
+def assigning(x):
+    COUNT.assign(ops.ones(()))  # which nothing reads
+    return x
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: recompute(lambda x: BUILT(x))(X), "kernel.* belongs to none of its layers.*layers="),
+        (lambda: recompute(assigning)(X), "count.* belongs to none of its layers.*layers="),
         (lambda: recompute(3), "function must be a layer or a function, got 3"),
         (lambda: recompute(dense(), layers=[dense()]), "layers must be empty beside a layer"),
         (lambda: recompute(doubled_sine, layers=["x"]), r"layers\[0\] must be a Keras layer, got 'x'"),

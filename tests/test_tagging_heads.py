@@ -334,6 +334,19 @@ def test_what_is_no_emissions_is_refused_by_name(emissions, message):
             head.sequence_loss([[0, 1]], emissions)
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_is_built_for_its_number_of_tags(name):
+    with pytest.raises(ValueError, match=r"with tags = 3, got shape \(None, None, 4\)"):
+        HEADS[name][0]().build((None, None, 4))
+
+
+def test_scores_keep_their_digits_where_layers_compute_in_half_precision():
+    transitions = np.array([[1.0, 1.0001], [1.0001, 1.0]])  # one number in float16
+    head = CRF(2, transitions_initializer=transitions, dtype="mixed_float16")
+    decode = Decode(head, dtype="mixed_float16")
+    assert array(decode(np.zeros((1, 4, 2), "float32")))[0].tolist() in ([0, 1, 0, 1], [1, 0, 1, 0])
+
+
 def test_nan_emissions_have_no_tags():
     emissions = normal(2, 3, 3)
     emissions[0, 1, 2] = np.nan

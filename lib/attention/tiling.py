@@ -195,7 +195,7 @@ def own_gradient(function: Callable, gradient: Callable, plain: Callable, inputs
     """A result with a gradient of its own, and with the higher derivatives of a plain function.
 
     On JAX the first derivative may be taken backwards only: ``jax.jvp``, and so ``jax.hessian``, raises TypeError.
-    ``jax.jacrev`` of ``jax.grad`` is what works. TensorFlow refuses second derivatives under XLA.
+    ``jax.jacrev`` of ``jax.grad`` is what works. TensorFlow refuses second derivatives of the delta rule under XLA.
 
     Args:
         function: (*inputs) → the result, and a tuple of tensors to keep.
@@ -215,11 +215,13 @@ def own_gradient(function: Callable, gradient: Callable, plain: Callable, inputs
 def _tensorflow_gradient(function: Callable, gradient: Callable, plain: Callable) -> Callable:
     tf = import_module("tensorflow")
 
+    # A tape must see none of the loops inside: nested tapes would prepare derivatives of them, which XLA has not.
+    def unseen(x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(map(tf.stop_gradient, x))
+
     @tf.custom_gradient
     def once(*x: Tensor) -> tuple[Tensor, Callable]:
-        with _named():
-            out, kept = function(*x)
-        kept = tuple(map(tf.stop_gradient, kept))
+        out, kept = function(*unseen(x))
 
         @tf.custom_gradient
         def first(upstream: Tensor, *x: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
@@ -233,7 +235,7 @@ def _tensorflow_gradient(function: Callable, gradient: Callable, plain: Callable
                 with _named():
                     return outer.gradient(slopes, [upstream, *x], directions, unconnected_gradients="zero")
 
-            return tuple(gradient(x, kept, upstream)), second
+            return tuple(gradient(unseen(x), unseen(kept), tf.stop_gradient(upstream))), second
 
         return out, lambda upstream: first(upstream, *x)
 
@@ -242,13 +244,12 @@ def _tensorflow_gradient(function: Callable, gradient: Callable, plain: Callable
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """TensorFlow says of XLA only that it has no gradient of an operation."""
+    """The delta rule goes tile by tile here too, and TensorFlow says only that XLA has no gradient of a slice."""
     try:
         yield
     except LookupError as error:
         raise NotImplementedError(
-            "a second derivative of linear_attention, retention, gated_attention or delta_rule cannot be compiled "
-            "by XLA on TensorFlow; take jit_compile=False"
+            "a second derivative of delta_rule cannot be compiled by XLA on TensorFlow; take jit_compile=False"
         ) from error
 
 

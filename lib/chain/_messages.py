@@ -101,7 +101,7 @@ def messages(number: Semiring, x: Tensor, M: Tensor, steps: Any = None) -> tuple
 
     if len(M.shape) == 4:
         matmul = number.matmul(M)
-        _, received = ops.scan(lambda received, x: (matmul(send(received, x)), received), first, x)
+        _, received = scan(lambda received, at: (matmul(send(received, at[0])), received), first, (x,))
     else:
         _, received = scan(
             lambda received, at: (number.matmul(at[1])(send(received, at[0])), received), first, (x, M[:steps])

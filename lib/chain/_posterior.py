@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from .._backend import all_of, jit
+from .._backend import all_of, cond, fori_loop, jit
 from ._messages import messages
 from ._semirings import (
     LOGARITHMS,
@@ -130,7 +130,9 @@ def posterior_of(e: Tensor, M: Tensor) -> tuple[Posterior, Tensor]:
         M: Transitions (K, K) or (time + 1, batch, K, K).
     """
     posterior, _, exact = _by_products(e, M)
-    return Posterior(*ops.cond(exact, lambda: tuple(posterior), lambda: tuple(_by_logarithms(e, M)))), exact
+    by_logarithms = lambda e, M, *_: tuple(_by_logarithms(e, M))  # noqa: E731
+    posterior = cond(exact, lambda *given: given[2:], by_logarithms, e, M, *posterior)
+    return Posterior(*posterior), exact
 
 
 @jit()
@@ -149,17 +151,16 @@ def posterior_and_log_p(e: Tensor, M: Tensor, walk: Tensor) -> tuple[Posterior, 
     lost = ops.logical_and(possible, ops.any(ops.logical_and(way == 0, walk[1:] >= 0), axis=0))
     exact = ops.logical_and(exact, ops.logical_not(ops.any(lost)))
 
-    def by_products() -> tuple[Tensor, ...]:
-        return *posterior, ops.sum(ops.minimum(moves + log(way) - log(ways), 0), axis=0)
+    log_p = ops.sum(ops.minimum(moves + log(way) - log(ways), 0), axis=0)
 
-    def by_logarithms() -> tuple[Tensor, ...]:
+    def by_logarithms(e: Tensor, M: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
         posterior = _by_logarithms(e, M)
         scores = _moves_from(tag_before, M) + posterior.right
         top = finite_or_zero(ops.max(scores, axis=-1, keepdims=True))
         log_total = ops.log(one_if_zero(ops.sum(ops.exp(scores - top), axis=-1)))
         return *posterior, ops.sum(chosen(scores - top, tag) - log_total, axis=0)
 
-    *posterior, log_p = ops.cond(exact, by_products, by_logarithms)
+    *posterior, log_p = cond(exact, lambda *given: given[2:], by_logarithms, e, M, *posterior, log_p)
     return Posterior(*posterior), exact, ops.where(possible, log_p, -math.inf)
 
 
@@ -202,7 +203,7 @@ def expected_transitions(posterior: Posterior, exact: Tensor, M: Tensor, w: Tens
 
         return w[:, None, None] * ops.cond(exact, pairs, pairs_by_logarithms)
 
-    def at_once() -> Tensor:
+    def at_once(left: Tensor, right: Tensor, M: Tensor, w: Tensor) -> tuple[Tensor]:
         left_rows, right_rows = ops.reshape(left, (-1, K)), ops.reshape(right * w[:, None], (-1, K))
         if (
             keras.backend.backend() == "torch"
@@ -212,16 +213,16 @@ def expected_transitions(posterior: Posterior, exact: Tensor, M: Tensor, w: Tens
                 for rows in (left_rows, right_rows)
             )
         expected = ops.matmul(ops.swapaxes(left_rows, -1, -2), right_rows)
-        return ops.exp(M) * ops.sum(ops.reshape(expected, (-1, K, K)), axis=0)
+        return (ops.exp(M) * ops.sum(ops.reshape(expected, (-1, K, K)), axis=0),)
 
-    def step_by_step() -> Tensor:
+    def step_by_step(left: Tensor, right: Tensor, M: Tensor, w: Tensor) -> tuple[Tensor]:
         def add(t: Tensor, expected: Tensor) -> Tensor:
             pairs = left[t][:, :, None] + M + right[t][:, None, :]
             return expected + ops.matmul(w, softmax(ops.reshape(pairs, (-1, K * K))))
 
-        return ops.reshape(ops.fori_loop(0, ops.shape(left)[0], add, ops.zeros((K * K,), M.dtype)), (K, K))
+        return (ops.reshape(fori_loop(ops.shape(left)[0], add, ops.zeros((K * K,), M.dtype)), (K, K)),)
 
-    return ops.cond(exact, at_once, step_by_step)
+    return cond(exact, at_once, step_by_step, left, right, M, w)[0]
 
 
 def is_tag(tags: Tensor, K: int) -> Tensor:

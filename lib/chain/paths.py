@@ -71,7 +71,7 @@ def _back_to_the_ends(scores: Tensor, pairs: Tensor, M: Tensor) -> Tensor:
         return tag, tag
 
     if len(M.shape) == 2:
-        _, path = ops.scan(lambda tag, scores: back(tag, scores, to_neighbour), middle, scores[:-1], reverse=True)
+        _, path = scan(lambda tag, at: back(tag, *at, to_neighbour), middle, (scores[:-1],), reverse=True)
     else:
         at = scores[:-1], to_neighbour[: ops.shape(scores)[0] - 1]
         _, path = scan(lambda tag, at: back(tag, *at), middle, at, reverse=True)
@@ -150,11 +150,11 @@ def _k_best(e: Tensor, M: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     carry = first, ops.zeros((batch, K, k), "int32"), ops.zeros_like(e[0, :, 0])
     (scores, _, taken), (_, before, _) = scan(forward, carry, (e[:-1], M) if by_steps else (e[:-1],))
 
-    def back(state: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        state = ops.take_along_axis(ops.reshape(before, (batch, K * k)), state, axis=1)
+    def back(state: Tensor, at: tuple[Tensor]) -> tuple[Tensor, Tensor]:
+        state = ops.take_along_axis(ops.reshape(at[0], (batch, K * k)), state, axis=1)
         return state, state
 
-    _, states = ops.scan(back, ops.zeros((batch, 1), "int32") + ranks, before[1:], reverse=True)
+    _, states = scan(back, ops.zeros((batch, 1), "int32") + ranks, (before[1:],), reverse=True)
     return ops.transpose(states // k, (1, 2, 0)) - 1, scores[:, 0] + taken[:, None]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import is_known, jit, vjp
+from .._backend import cond, is_known, jit, vjp
 from .._tensors import as_tensor, or_nan
 from ..chain import UNKNOWN, Potentials
 from ..chain.likelihood import only_known
@@ -96,29 +96,23 @@ def _of_known_compiled(arguments: Potentials, direction: str) -> Tensor:
     batches that would cost more than the likelihood. So the gradient is a branch of its own, which computes anew.
     """
 
-    def if_unknown(result: Callable, else_like: tuple[Tensor, ...], others: list[Tensor]) -> Any:
-        mask, start, end, tags, valid = others
-        tags = ops.cast(tags, "int32")
-
-        def of_scores(f: Tensor, g: Tensor) -> tuple[tuple[Tensor], None]:
-            return (_of_known(Potentials(f, g, mask > 0, start, end, tags, valid > 0), direction),), None
-
-        return ops.cond(
-            ops.any(ops.equal(tags, UNKNOWN)),
-            lambda: result(of_scores),
-            lambda: tuple(map(ops.zeros_like, else_like)),
-        )
-
     @ops.custom_gradient
     def known(*given: Tensor) -> tuple[Tensor, Callable]:
-        f, g, *others = given
-        (value,) = if_unknown(lambda function: function(f, g)[0], (f[:, 0, 0],), others)
+        f, g, mask, start, end, tags, valid = given
+        tags = ops.cast(tags, "int32")
+        unknown = ops.any(ops.equal(tags, UNKNOWN))
+
+        def of_scores(f: Tensor, g: Tensor) -> tuple[Tensor]:
+            return (_of_known(Potentials(f, g, mask > 0, start, end, tags, valid > 0), direction),)
+
+        def slopes(f: Tensor, g: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
+            return tuple(vjp(lambda *scores: (of_scores(*scores), None), f, g)[2]((upstream,)))
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            slopes = if_unknown(lambda function: tuple(vjp(function, f, g)[2]((upstream,))), (f, g), others)
-            return *slopes, *map(ops.zeros_like, others)
+            none = lambda f, g, _: (ops.zeros_like(f), ops.zeros_like(g))  # noqa: E731
+            return *cond(unknown, slopes, none, f, g, upstream), *map(ops.zeros_like, given[2:])
 
-        return value, gradient
+        return cond(unknown, of_scores, lambda f, _: (ops.zeros_like(f[:, 0, 0]),), f, g)[0], gradient
 
     # JAX lets a custom gradient close over no tensor here, and its arguments are floats.
     return known(*(ops.cast(x, arguments.emissions.dtype) for x in arguments))

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import jit
+from .._backend import cond, fori_loop, jit
 from .._tensors import or_nan
 from ..chain import Potentials
 from ..chain._gradients import taken_again
@@ -119,26 +119,25 @@ def _log_sums(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     products = ops.where(possible, products, 1.0)
     kept = ops.all(products > 1e-20)
 
-    def by_products() -> Tensor:
-        return ops.where(possible, ops.log(products) + x_best + g_best[:, 0], 0.0)
+    value = ops.where(possible, ops.log(products) + x_best + g_best[:, 0], 0.0)
 
-    def by_logarithms() -> Tensor:
-        return ops.moveaxis(ops.map(lambda row: logsumexp(x + row), g), 0, -1)
+    def by_logarithms(x: Tensor, g: Tensor, _: Tensor) -> tuple[Tensor]:
+        return (ops.moveaxis(ops.map(lambda row: logsumexp(x + row), g), 0, -1),)
 
-    return ops.cond(kept, by_products, by_logarithms), kept
+    return cond(kept, lambda *given: given[2:], by_logarithms, x, g, value)[0], kept
 
 
 def _log_sums_gradient(x: Tensor, g: Tensor, value: Tensor, kept: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Σ w[..., i] exp(x[..., j] + g[i, j] − value[..., i]) over i, and over all the rest."""
     K = g.shape[0]
 
-    def by_products() -> tuple[Tensor, Tensor]:
+    def by_products(x: Tensor, g: Tensor, value: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         x_best, g_best = best_of(x), best_of(g)
         X, G = ops.exp(x - x_best), ops.exp(g - g_best)
         u = w * ops.exp(x_best + g_best[:, 0] - value)
         return X * ops.matmul(u, G), G * ops.matmul(ops.transpose(ops.reshape(u, (-1, K))), ops.reshape(X, (-1, K)))
 
-    def by_logarithms() -> tuple[Tensor, Tensor]:
+    def by_logarithms(x: Tensor, g: Tensor, value: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         def add(i: Tensor, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             of_x, of_g = found
             row, value_i, w_i = (ops.take(part, i, axis=axis) for part, axis in ((g, 0), (value, -1), (w, -1)))
@@ -146,6 +145,6 @@ def _log_sums_gradient(x: Tensor, g: Tensor, value: Tensor, kept: Tensor, w: Ten
             at_i = ops.cast(ops.arange(K) == i, g.dtype)[:, None]
             return of_x + parts, of_g + at_i * ops.sum(parts, axis=(0, 1))
 
-        return ops.fori_loop(0, K, add, (ops.zeros_like(x), ops.zeros_like(g)))
+        return fori_loop(K, add, (ops.zeros_like(x), ops.zeros_like(g)))
 
-    return ops.cond(kept, by_products, by_logarithms)
+    return cond(kept, by_products, by_logarithms, x, g, value, w)
