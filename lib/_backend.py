@@ -205,6 +205,7 @@ def cond(holds: Tensor, if_true: Callable, if_false: Callable, *inputs: Tensor) 
         def gradient(*upstream: Tensor) -> tuple[Tensor, ...]:
             return cond(holds, _slopes(if_true, len(inputs)), _slopes(if_false, len(inputs)), *inputs, *upstream)
 
+        # Nested tapes would else prepare derivatives of the branches as they stand.
         return either(*map(backend().stop_gradient, inputs)), gradient
 
     return chosen(*inputs)

@@ -529,6 +529,19 @@ def test_the_logarithm_of_the_tail_of_the_worst_pair_does_not_end():
         assert law.logsf(x) == pytest.approx(np.log(law.sf(x)), rel=1e-12)
 
 
+def test_a_table_of_laws_is_their_numbers_one_by_one():
+    n, count = np.array([[3], [10]]), np.array([2, 5, 100])
+    table = largest_cosine(n, count)
+    for ask in (
+        lambda law: law.mean(),
+        lambda law: law.var(),
+        lambda law: law.entropy(),
+        lambda law: law.moment(3),
+    ):
+        alone = [[ask(largest_cosine(int(i), int(j))) for j in count] for (i,) in n]
+        np.testing.assert_allclose(ask(table), alone, rtol=1e-9)
+
+
 @pytest.mark.parametrize("n", [np.uint64(2**63 + 5), 2**63 + 5, 2**200, [2**70, 3]])
 def test_dimensions_beyond_64_bits_are_numbers(n):
     assert np.all(angle(n).mean() == np.pi / 2)

@@ -18,6 +18,7 @@ from lib.attention import (
     random_features,
     taylor,
 )
+from lib.attention.forms import FORMS
 from lib.bert import Encoder
 
 pytestmark = pytest.mark.backends
@@ -472,6 +473,20 @@ def test_prompts_and_steps_in_mixed_precision(name, dtype):
 
 
 # --- seeds, errors --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_gate_starts_from_the_bias_of_its_form_and_all_else_from_zero(use_bias):
+    for form, bias in {"gated": 4.0, "vector gated": 0.0, "delta rule": 0.0}.items():
+        layer = Attention(2, form, causal=True, use_bias=use_bias)
+        layer.build(X.shape)
+        gate = FORMS[form].gate.name
+        assert set(array(getattr(layer, gate).bias)) == {bias}
+        rest = [
+            weight for weight in layer.weights if weight.path.endswith("bias") and f"/{gate}/" not in weight.path
+        ]
+        assert len(rest) == 4 * use_bias + (form == "vector gated") * use_bias
+        assert not any(array(weight).any() for weight in rest)
 
 
 def test_a_seed_is_what_keras_takes_for_one():

@@ -178,7 +178,7 @@ def test_best_span_is_the_best_of_all_pairs(sizes, seed):
 
 
 def test_a_pointer_is_a_probability_above_the_threshold():
-    assert spans_from_pointers([0.5, 0.75], [0.5, 0.75], 0.5) == [(1, 2)]
+    assert spans_from_pointers([0.75, 0.5], [0.5, 0.75], 0.5) == [(0, 2)]
 
 
 @few

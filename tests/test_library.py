@@ -145,3 +145,14 @@ def test_no_test_is_a_bare_comparison(path):
         assert not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Compare)), (
             f"{path.name}:{node.lineno}"
         )
+
+
+def test_a_file_names_what_it_holds_by_the_package():
+    keras = importlib.import_module("keras")
+    for path in IDEAS:
+        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    registered = {
+        key for key, thing in keras.saving.get_custom_objects().items() if thing.__module__.startswith("lib.")
+    }
+    assert len(registered) > 30
+    assert {key.split(">")[0] for key in registered} == {"proof_by_running"}
