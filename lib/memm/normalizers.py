@@ -119,12 +119,13 @@ def _log_sums(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     products = ops.where(possible, products, 1.0)
     kept = ops.all(products > 1e-20)
 
-    value = ops.where(possible, ops.log(products) + x_best + g_best[:, 0], 0.0)
+    def by_products(products: Tensor, *_: Tensor) -> tuple[Tensor]:
+        return (ops.where(possible, ops.log(products) + x_best + g_best[:, 0], 0.0),)
 
-    def by_logarithms(x: Tensor, g: Tensor, _: Tensor) -> tuple[Tensor]:
+    def by_logarithms(_: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor]:
         return (ops.moveaxis(ops.map(lambda row: logsumexp(x + row), g), 0, -1),)
 
-    return cond(kept, lambda *given: given[2:], by_logarithms, x, g, value)[0], kept
+    return cond(kept, by_products, by_logarithms, products, x, g)[0], kept
 
 
 def _log_sums_gradient(x: Tensor, g: Tensor, value: Tensor, kept: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
