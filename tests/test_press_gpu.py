@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,15 @@ def carried_out(tmp_path, monkeypatch, budget, *runs):
     return status, lines, time.monotonic() - start
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def place(request):
+    """A shell lets the jobs that it runs in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_a_run_is_stopped_when_the_budget_is_spent(tmp_path, monkeypatch, stubborn):
     waiting = Run("waiting", ("waiting.py", *(["stubborn"] if stubborn else [])), 1, 0.0, "kept")
@@ -298,7 +308,8 @@ def test_ctrl_c_reaches_the_run(tmp_path):
         "sys.exit(gpu.record(plan, float('inf'), (sys.executable,), print))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # wherever the tests run
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, preexec_fn=heed)
     for _ in range(600):
         if (tmp_path / "kept").exists():
             break

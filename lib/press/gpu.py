@@ -25,7 +25,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -313,9 +313,11 @@ def carry_out(run: Run, limit: float, launcher: Sequence[str]) -> str:
     Raises:
         KeyboardInterrupt: passed on, after the process has ended.
     """
-    process = subprocess.Popen(
-        [*launcher, *run.command], cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    command, environment = [*launcher, *run.command], _environment()
+    with _heeding_interrupts():
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
     try:
         return "failed" if process.wait(None if math.isinf(limit) else limit) else "recorded"
     except subprocess.TimeoutExpired:
@@ -328,6 +330,16 @@ def _environment() -> dict[str, str]:
     """What a process finds that asks the accelerator: the book to import, and memory that is shared."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**measure.GPU_SHARED, **os.environ, "PYTHONPATH": path}
+
+
+@contextmanager
+def _heeding_interrupts() -> Iterator[None]:
+    """What is begun within heeds SIGINT, though a shell lets its background jobs, and all they begin, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(process: subprocess.Popen) -> None:
