@@ -115,7 +115,8 @@ def test_second_derivatives_are_those_of_finite_differences_of_the_reference(nam
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX is compiled above, torch is not")
 @pytest.mark.parametrize(
-    ("name", "mode"), [("gated delta", "graph"), ("full", "xla"), ("causal", "xla"), ("delta", "xla")]
+    ("name", "mode"),
+    [("gated delta", "graph"), ("full", "xla"), ("causal", "xla"), ("vector", "xla"), ("delta", "xla")],
 )
 def test_second_derivatives_are_right_in_graphs_and_right_or_refused_under_xla(name, mode):
     import tensorflow as tf
