@@ -638,11 +638,11 @@ def test_the_menu_of_a_phone_opens_and_closes(reader: Visit, address: str) -> No
     page.locator(".primary-toggle").first.click()
     assert menu.get_by_role("link").count() >= len([name for name in DOCUMENTS if "/api/" not in name])
     page.keyboard.press("Escape")
-    menu.wait_for(state="detached", timeout=3000)
+    menu.wait_for(state="detached")
     page.locator(".search-button").first.click()
     field = page.locator("dialog[open] input[type=search]")
     field.press("Escape")
-    field.wait_for(state="hidden", timeout=3000)
+    field.wait_for(state="hidden")
     # The contents of the page close when a section is chosen.
     contents = page.locator("dialog[open] #pst-page-toc-nav")
     page.goto(f"{address}/{DOCUMENTS[1]}.html")

@@ -847,6 +847,11 @@ def test_the_configuration_rebuilds_the_layer(layer):
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
+# Every tensor of a thin chain is as large as an output: one too many is one whole. What a library packs and what the
+# kernel counts beside them (TensorFlow without oneDNN) was up to 0.15 on a busy machine.
+LESS_THAN_ONE = 0.5
+
+
 def outputs_held(layers, segments, mode):
     """The most outputs that a chain of thin layers holds at once, without cuts and cut into segments."""
     cases = [{"segments": count, "mode": mode, "layers": layers} for count in (segments, None)]
@@ -862,7 +867,7 @@ def test_a_chain_holds_its_boundaries_and_one_segment(mode):
     # Each layer needs its output alone. The input of the first is held anyway.
     assert plain > 16
     # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way.
-    assert cut < 3 + 4 + 3 + 0.1
+    assert cut < 3 + 4 + 3 + LESS_THAN_ONE
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has an executor that chooses an order")
@@ -871,7 +876,7 @@ def test_no_order_of_the_executor_holds_more_than_the_boundaries_and_one_segment
     assert plain > 64
     # 7 boundaries. Within a segment an order may put off the gradients of all 8 weights, so that 8 outputs and 8
     # gradients are held for them; beside these its input, the gradient that arrived, and one on the way.
-    assert cut < 7 + 8 + 8 + 3 + 0.1
+    assert cut < 7 + 8 + 8 + 3 + LESS_THAN_ONE
 
 
 # --- errors and warnings ----------------------------------------------------------------------------------------
