@@ -24,8 +24,8 @@ def chained(function, *args):
 def test_what_may_wait_in_a_graph_does_not_in_the_order_of_the_program():
     if device().kind == "gpu":
         pytest.skip("about blocks on a CPU")
-    # One product at a time, never a second; TensorFlow's executor holds up to all twelve. The kernel, where it counts,
-    # sees a tenth of one more or less.
+    # One product at a time, never a second; TensorFlow's executor holds up to all twelve. The kernel, where it
+    # counts, sees a tenth of one more or less.
     assert peak_memory_in_fresh_process(branches).bytes / SQUARE == pytest.approx(1, abs=0.5)
 
 

@@ -847,8 +847,8 @@ def test_the_configuration_rebuilds_the_layer(layer):
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
-# Every tensor of a thin chain is as large as an output: one too many is one whole. What a library packs and what the
-# kernel counts beside them (TensorFlow without oneDNN) was up to 0.15 on a busy machine.
+# Every tensor of a thin chain is as large as an output: one too many is one whole. What a library packs and what
+# the kernel counts beside them (TensorFlow without oneDNN) was up to 0.15 on a busy machine.
 LESS_THAN_ONE = 0.5
 
 
