@@ -15,7 +15,7 @@ from lib.memm import MEMM, beam, greedy, log_likelihood, potentials, viterbi
 from lib.memm._scores import checked
 from lib.memm.likelihood import likelihood_of
 from lib.memm.normalizers import potentials_of
-from lib.tagging import LegalMoves, Tagger
+from lib.tagging import PADDING, LegalMoves, Tagger
 
 # The layer runs on every backend: `make test-backends`.
 pytestmark = pytest.mark.backends
@@ -490,6 +490,20 @@ def test_scores_of_two_hundred_lose_nothing(mode):
     score = chain.sequence_score(c.y, *charged, mask=c.mask)
     np.testing.assert_allclose(array(score), array(likelihood), rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(array(best), best_of_all(c, "both")[1], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("decode", [viterbi, greedy, beam], ids=lambda function: function.__name__)
+def test_where_a_product_of_factors_overflows_no_tags_are_made_up(decode, mode):
+    c = Chains(19, tags=3)
+    pair = tuple(np.full((2, 3, 2), 1e25, "float32"))  # each is a float32, the products are not
+    more = (2,) if decode is beam else ()
+    for direction in DIRECTIONS:
+        run = compiled(lambda f, *pair, d=direction: decode(f, pair, *more, mask=c.mask, direction=d), mode)
+        tags, score = map(array, run(tensor(c.f.astype("float32")), *map(tensor, pair)))
+        moves = c.mask[:, 1:].any(axis=1)
+        np.testing.assert_array_equal(np.isnan(score), moves)
+        np.testing.assert_array_equal(tags == PADDING, moves[:, None] | ~c.mask)
 
 
 @pytest.mark.parametrize("depth", [40.0, 60.0, 95.0, 100.0, 150.0])

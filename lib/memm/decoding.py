@@ -63,7 +63,7 @@ def viterbi(
     f, g, *_ = potentials_of(arguments, sides_of(direction))
     tags, _ = chain.viterbi(f, g, mask=arguments.mask)
     _, score = _best([ops.maximum(tags, 0)], arguments, direction)
-    return ops.where(arguments.valid[:, None], tags, PADDING), score
+    return ops.where(ops.isnan(score)[:, None], PADDING, tags), score
 
 
 def greedy(
@@ -207,5 +207,6 @@ def _best(paths: list[Tensor], arguments: Potentials, direction: str) -> tuple[T
     for other, other_score in scored[1:]:
         tags = ops.where((other_score > score)[:, None], other, tags)
         score = ops.maximum(score, other_score)
-    found = ops.logical_and(arguments.mask, arguments.valid[:, None])
-    return ops.where(found, tags, PADDING), or_nan(score, arguments.valid)
+    score = or_nan(score, arguments.valid)  # NaN also where a product of factors overflows
+    found = ops.logical_and(arguments.mask, ops.logical_not(ops.isnan(score))[:, None])
+    return ops.where(found, tags, PADDING), score
