@@ -750,6 +750,14 @@ def test_the_number_of_directions_is_the_largest_the_method_allows(n, tolerance)
     assert log_directions_within(n, tolerance) == np.log(count)
 
 
+@pytest.mark.parametrize("count", [5, 6, 17, 1000])
+def test_the_number_of_directions_changes_where_it_should(count):
+    """On a sphere P(|cos Θ| > t) is 1 − t: N vectors are there from N(N − 1) < 2/(1 − t) on."""
+    for more in (0.25, -0.25):
+        tolerance = 1 - 2 / (count * (count - 1) + more)
+        assert round(np.exp(log_directions_within(3, tolerance))) == (count if more > 0 else count - 1)
+
+
 def test_an_orthonormal_basis_is_always_there():
     np.testing.assert_array_equal(log_directions_within([2, 64, 1000], 0.01), np.log([2, 64, 1000]))
     assert log_directions_within(2, 1e-300) == np.log(2)

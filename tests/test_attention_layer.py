@@ -236,6 +236,12 @@ def test_dropout_without_weights_drops_values_and_keeps_the_mean(form):
     assert np.max(np.abs(outputs.mean(axis=0) - array(layer(x[:1])))) < 6 * outputs.std(axis=0).max() / 20
 
 
+def test_a_layer_without_dropout_keeps_no_state_of_a_seed():
+    for rate, states in ((0.0, 0), (0.5, 1)):
+        layer = lively(Attention(2, "softmax", dropout=rate, seed=0))
+        assert len(layer.non_trainable_variables) == states
+
+
 @pytest.mark.parametrize("form", ["linear", "double softmax"])
 def test_forms_without_weights_ask_other_tokens_too(form):
     layer, value = lively(Attention(2, form)), normal(BATCH, 5, HIDDEN, seed=1)
