@@ -24,6 +24,7 @@ from lib.angles import (
     log_directions_within,
     pairwise_angles,
 )
+from lib.angles.dimensions import _distortion_probability
 
 DIMENSIONS = [2, 3, 4, 10, 101, 999, 18_524, 1_000_000]
 MASSES = [0.5, 0.3, 1e-9, 1e-44, 1e-200, 1e-300]
@@ -691,6 +692,15 @@ def test_dimension_for_is_the_first_that_meets_the_union_bound(points, distortio
     meets = failure_bound(np.arange(1, 2 * k + 10), points, distortion) <= (failure or 1 / points)
     assert np.argmax(meets) + 1 == k  # brute force
     assert meets[k - 1 :].all()  # and once met, it stays met
+
+
+@pytest.mark.parametrize("distortion", [0.004, 0.0095, 0.0105, 0.03])
+def test_in_high_dimensions_the_tails_are_those_of_the_incomplete_gamma_function(distortion):
+    """There Temme's expansion takes the place of SciPy's series; it errs by less than 10⁻³/a."""
+    for k in (20_002, 100_000):
+        a = mp.mpf(k) / 2
+        inner = mp.gammainc(a, a * (1 - mp.mpf(distortion)), a * (1 + mp.mpf(distortion)), regularized=True)
+        assert float(1 - inner) == pytest.approx(_distortion_probability(k, distortion), rel=2e-3 / k)
 
 
 @examples(40)

@@ -281,6 +281,13 @@ def test_a_bad_argument_is_named(call, message):
         call()
 
 
+@pytest.mark.parametrize("name", sorted({*CAUSAL} - {"softmax"}))
+def test_what_is_causal_by_a_state_has_as_many_keys_as_queries(name):
+    more, gate = normal(2, TIME + 1, 2, 4), ops.zeros((2, TIME, 2))
+    with pytest.raises(ValueError, match=r"k must have shape \(2, 6, 2, 4\) to fit q, got \(2, 7, 2, 4\)"):
+        CAUSAL[name](normal(2, TIME, 2, 4), more, more, gate, -gate)
+
+
 @pytest.mark.parametrize("name", [*CAUSAL, *FULL])
 def test_an_empty_batch_has_empty_outputs(name):
     x, gate = X[:0], GATE[:0]

@@ -149,6 +149,16 @@ def test_nothing_to_count_gives_zero():
         assert float(metric.result()) == 0.0
 
 
+@pytest.mark.parametrize("kind", [lambda **options: SpanF1(BIO, **options), TokenAccuracy])
+def test_counts_are_of_the_type_that_is_asked_for_and_of_no_half(kind, monkeypatch):
+    """2049 is no number of float16."""
+    for asked, given in ((None, "float32"), ("float16", "float32"), ("float64", "float64")):
+        metric = kind(dtype=asked)
+        assert {metric.dtype, *(count.dtype for count in metric.variables)} == {given}
+    monkeypatch.setattr(keras.config, "floatx", lambda: "float16")
+    assert kind().dtype == "float32"
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "float32"])
 def test_tags_may_come_as_any_numbers(dtype):
     gold, predicted = (np.maximum(tags, 0) for tags in random_tags(len(BIO)))

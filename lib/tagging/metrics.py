@@ -51,9 +51,11 @@ class TagMetric(keras.metrics.Metric):
     counts: tuple[str, ...] = ()
 
     def __init__(self, tag_count: int | None = None, *, name: str | None = None, dtype: Any = None):
-        super().__init__(name=name, dtype=dtype or keras.backend.result_type("float32", keras.config.floatx()))
+        asked = keras.dtype_policies.get(dtype or keras.config.floatx()).compute_dtype
+        wide = "float64" if asked == "float64" else "float32"  # halves count no further than 2048
+        super().__init__(name=name, dtype=wide)
         self._tag_count = tag_count
-        self._totals = [self.add_variable((), initializer="zeros", name=count) for count in self.counts]
+        self._totals = [self.add_variable((), "zeros", dtype=wide, name=count) for count in self.counts]
 
     def count(self, tags: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
         """The counts (batch,) of tags and predicted tags (batch, time), int32 and in range."""
