@@ -823,6 +823,7 @@ def test_a_kernel_without_filters_has_none_that_are_not_orthogonal(penalty):
     assert abs(float(penalty(1.0)(np.zeros((4, 0), "float32")))) < 1e-9
 
 
-def test_outputs_of_no_filter_are_refused():
+@pytest.mark.parametrize("shape", [(4, 0), (2, 3, 0)])
+def test_outputs_of_no_filter_are_refused(shape):
     with pytest.raises(ValueError, match="outputs must be of one filter at least, got shape"):
-        self_orthogonality(np.ones((4, 0), "float32"))
+        self_orthogonality(np.ones(shape, "float32"))

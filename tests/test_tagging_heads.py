@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -74,6 +75,16 @@ def listed(name, emissions, length):
 
 
 # --- questions to the distribution ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Softmax, CRF, MEMM])
+def test_a_head_that_is_given_a_mask_keeps_it_without_a_warning(kind):
+    words = keras.Input((None,), dtype="int32")
+    emissions = keras.layers.Embedding(9, 3, mask_zero=True)(words)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tags = keras.Model(words, Decode(kind(3))(emissions))(np.array([[1, 2, 0]]))
+    assert (array(tags) == PADDING).tolist() == [[False, False, True]]
 
 
 @every_head
