@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -145,6 +145,25 @@ def fori_loop(count: Any, step: Callable, carry: Any) -> Any:
     return tf.while_loop(lambda *_: True, turn, (tf.constant(0), carry), maximum_iterations=count)[1]
 
 
+def follows_forward(tensors: Sequence[Tensor]) -> bool:
+    """Whether derivatives of these are taken along the way, which finds no way through a gradient of our own.
+
+    So do ``tf.autodiff.ForwardAccumulator``, ``torch.autograd.forward_ad`` and all transforms of ``torch.func``.
+
+    Example:
+        >>> follows_forward([ops.ones(())])
+        False
+    """
+    if keras.backend.backend() == "tensorflow":
+        util = import_module("tensorflow.python.eager.forwardprop_util")
+        return bool(util.pack_tangents(list(tensors)).tangents)
+    if keras.backend.backend() == "torch":
+        torch = backend()
+        duals = (torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+        return torch._C._are_functorch_transforms_active() or any(duals)
+    return False  # JAX refuses it by name
+
+
 def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, Callable]:
     """What ``function(*inputs) → (outputs, others)`` returns, and the way from gradients of outputs to inputs.
 
@@ -165,6 +184,7 @@ def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, C
         outputs, pullback, others = backend().vjp(function, *inputs, has_aux=True)
         return outputs, others, pullback
     if keras.backend.backend() == "tensorflow":
+        inputs = tuple(map(backend().identity, inputs))  # of one that is given twice, a tape knows only the total
         with backend().GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(inputs)
             outputs, others = function(*inputs)

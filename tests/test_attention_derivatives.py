@@ -9,6 +9,7 @@ from attention_references import (
     BATCH,
     DIM,
     HEADS,
+    array,
     compiled,
     delta_reference,
     gated_reference,
@@ -111,6 +112,63 @@ def test_second_derivatives_are_those_of_finite_differences_of_the_reference(nam
     one, other = ([normal(*x.shape, seed=(side, i)) for i, x in enumerate(inputs)] for side in (21, 22))
     expected = second_difference(reference, inputs, UPSTREAM, one, other)
     assert abs(second_slope(function, inputs, UPSTREAM, one, other) - expected) < 1e-3 * abs(expected) + 0.01
+
+
+RELATED = {
+    "the same": lambda x, *gates: (*[x / 2] * 3, *gates),
+    "made of one another": lambda x, *gates: (x, x / 2, x * x, *gates),
+}
+
+
+@pytest.mark.parametrize("relation", RELATED)
+@pytest.mark.parametrize("name", FORMS)
+def test_derivatives_are_right_where_arguments_are_one_tensor_or_made_of_one_another(name, relation):
+    (function, reference), (x, _, _, *gates), together = FORMS[name], inputs_of(name), RELATED[relation]
+    inputs = [x, *gates]
+    one, other = ([normal(*x.shape, seed=(side, i)) for i, x in enumerate(inputs)] for side in (21, 22))
+    expected = second_difference(lambda *x: reference(*together(*x)), inputs, UPSTREAM, one, other)
+    found = second_slope(lambda *x: function(*together(*x)), inputs, UPSTREAM, one, other)
+    assert abs(found - expected) < 2e-3 * abs(expected) + 0.02
+
+
+def forward_modes(name):
+    """(function, inputs, directions) → the derivative along the directions, in all ways that the backend has."""
+    if BACKEND == "torch":
+        import torch
+        from torch.autograd import forward_ad
+
+        def by_duals(function, inputs, directions):
+            with forward_ad.dual_level():
+                return forward_ad.unpack_dual(function(*map(forward_ad.make_dual, inputs, directions))).tangent
+
+        return [by_duals, lambda function, *given: torch.func.jvp(function, *map(tuple, given))[1]]
+    import tensorflow as tf
+
+    def accumulated(function, inputs, directions):
+        with tf.autodiff.ForwardAccumulator(inputs, directions) as accumulator:
+            out = function(*inputs)
+        return accumulator.jvp(out)
+
+    def in_a_graph(function, *given):
+        return tf.function(lambda *given: accumulated(function, *given), autograph=False)(*given)
+
+    # Of a loop in a graph, TensorFlow has no forward mode, and says so.
+    return [accumulated] if "delta" in name else [accumulated, in_a_graph]
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX refuses it by name")
+@pytest.mark.parametrize("name", FORMS)
+def test_forward_mode_is_right(name):
+    (function, reference), inputs = FORMS[name], inputs_of(name)
+    directions = [normal(*x.shape, seed=(23, i)) for i, x in enumerate(inputs)]
+    forth, back = (
+        [x + step * d.astype("float64") for x, d in zip(inputs, directions, strict=True)] for step in (1e-5, -1e-5)
+    )
+    expected = (reference(*forth) - reference(*back)) / 2e-5
+    inputs, directions = ([ops.convert_to_tensor(x) for x in given] for given in (inputs, directions))
+    for way in forward_modes(name):
+        found = array(way(function, inputs, directions))
+        np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX is compiled above, torch is not")

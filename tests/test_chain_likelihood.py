@@ -439,6 +439,44 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(name, by_s
     assert np.abs(expected).max() > 1e-4
 
 
+@pytest.mark.parametrize("scale", [20.0, 40.0, 100.0])
+def test_second_derivatives_of_the_entropy_are_right_where_a_move_has_next_to_no_probability(scale):
+    """1/p² overflows below p = 10⁻¹⁹."""
+    e, A, *_ = chain(12)
+    e, v, step = e * np.float32(scale), np.random.default_rng(0).standard_normal(A.shape).astype("float32"), 1e-4
+
+    def reference(A):
+        return Sequences(e, A).entropy
+
+    forth, back = (finite_differences(reference, A + side * step * v.astype("float64"), 1e-5) for side in (1, -1))
+    for mode in ("eager", "xla") if BACKEND == "tensorflow" else ("eager",):
+        found = curvature(lambda A: ops.sum(entropy(e[None], A)), A, v, mode)
+        np.testing.assert_allclose(found, (forth - back) / (2 * step), atol=2e-3)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX has such transforms of a program")
+@pytest.mark.parametrize("tags", ["known", "partly"])
+def test_the_likelihood_stands_in_the_control_flow_of_jax(tags):
+    import jax
+
+    e, A, *_ = chain(13)
+    y = EVERY[100:101] if tags == "known" else PARTLY[:1]
+
+    def value(A):
+        return ops.sum(log_likelihood(y, e[None], A))
+
+    expected = jax.grad(value)(A)
+    ways = {
+        "checkpoint": jax.checkpoint(value),
+        "cond": lambda A: jax.lax.cond(A[0, 0] < 9, value, lambda A: ops.sum(A), A),
+        "scan": lambda A: jax.lax.scan(lambda total, _: (total + value(A), None), 0.0, None, length=1)[0],
+        "map": lambda A: jax.lax.map(value, A[None])[0],
+    }
+    for name, way in ways.items():
+        np.testing.assert_allclose(jax.grad(way)(A), expected, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(jax.vmap(jax.grad(value))(A[None])[0], expected, atol=1e-6)
+
+
 def test_second_derivatives_with_forbidden_moves_are_finite_and_right():
     e, A, *_ = chain(11)
     A[0, 1] = A[2, :] = -math.inf

@@ -463,6 +463,12 @@ def test_a_layer_that_ends_the_mask_ends_it():
     assert array(Spy()(vectors)).shape == ()
 
 
+def test_a_mask_that_is_asked_for_is_that_of_the_layer():
+    for layer in (dense(), layers.LSTM(4), Spy()):
+        mask = recompute(layer).compute_mask(X, MASK)
+        assert (mask is None) == (not layer.supports_masking or layer.compute_mask(X, MASK) is None)
+
+
 # --- the same tensor twice, complex tensors, other arguments ----------------------------------------------------
 
 

@@ -149,6 +149,21 @@ def test_nothing_to_count_gives_zero():
         assert float(metric.result()) == 0.0
 
 
+def test_an_alphabet_may_come_one_label_after_the_other():
+    gold, predicted = random_tags(len(BIO))
+    metric = SpanF1(iter(BIO), kinds=(kind for kind in ["PER"]))
+    assert metric.get_config()["alphabet"] == list(BIO)
+    assert metric.get_config()["kinds"] == ["PER"]
+    expected = updated(SpanF1(BIO, kinds=["PER"]), gold, predicted)
+    assert (
+        updated(metric, gold, predicted)
+        == updated(SpanF1.from_config(metric.get_config()), gold, predicted)
+        == expected
+    )
+    for moves, others in zip(legal_moves(iter(BIO)), legal_moves(BIO), strict=True):
+        np.testing.assert_array_equal(moves, others)
+
+
 @pytest.mark.parametrize("kind", [lambda **options: SpanF1(BIO, **options), TokenAccuracy])
 def test_counts_are_of_the_type_that_is_asked_for_and_of_no_half(kind, monkeypatch):
     """2049 is no number of float16."""

@@ -461,6 +461,30 @@ def test_predecessors_stay_as_they_are():
     close(body(X, training=True), body.mixture([False, False])(X))
 
 
+class Late(keras.layers.Layer):
+    """Makes its layer when it is built."""
+
+    def build(self, shape):
+        self.inner = dense(4, 6)
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_predecessors_that_are_built_with_the_body_are_frozen_too():
+    model = keras.Sequential([ModuleReplacement([Late()], [dense(4, 3)], rate=0.5, seed=0)])
+    model.compile(keras.optimizers.AdamW(0.01, weight_decay=0.5), "mse")
+    model.build((None, 4))
+    [old] = model.layers[0].predecessors[0].layers
+    assert not old.trainable_variables
+    assert len(model.trainable_variables) == 2
+    before = values(old.variables)
+    model.fit(X, X, epochs=2, verbose=0)
+    for one, other in zip(values(old.variables), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("rate", [0, 1])
 def test_what_comes_after_a_module_is_in_training(rate):
     model = keras.Sequential([marked(1, rate), Silent()])

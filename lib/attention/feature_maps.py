@@ -524,6 +524,6 @@ def _running_max(x: Tensor) -> Tensor:
     """The largest entry so far along axis 1 of (batch, time, heads), in log₂ time steps."""
     shift, time = 1, x.shape[1]
     while shift < time:
-        x = ops.maximum(x, ops.pad(x[:, :-shift], ((0, 0), (shift, 0), (0, 0)), constant_values=NOTHING))
+        x = ops.concatenate([x[:, :shift], ops.maximum(x[:, shift:], x[:, :-shift])], axis=1)
         shift *= 2
     return x

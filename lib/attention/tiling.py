@@ -20,6 +20,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from .._backend import follows_forward
+
 __all__ = ["TILE", "loop", "own_gradient", "padded", "shape_only", "tile", "tiles"]
 
 Tensor = Any
@@ -194,6 +196,7 @@ def _side_by_side(x: Tensor) -> Tensor:
 def own_gradient(function: Callable, gradient: Callable, plain: Callable, inputs: tuple[Tensor, ...]) -> Tensor:
     """A result with a gradient of its own, and with the higher derivatives of a plain function.
 
+    In forward mode, and within the transforms of ``torch.func``, the plain function is what is run.
     On JAX the first derivative may be taken backwards only: ``jax.jvp``, and so ``jax.hessian``, raises TypeError.
     ``jax.jacrev`` of ``jax.grad`` is what works. TensorFlow refuses second derivatives of the delta rule under XLA.
 
@@ -226,20 +229,22 @@ def _tensorflow_gradient(function: Callable, gradient: Callable, plain: Callable
         @tf.custom_gradient
         def first(upstream: Tensor, *x: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
             def second(*directions: Tensor) -> list[Tensor]:
+                # New tensors: of one that is given twice, a tape knows only the total.
+                given, at = tf.identity(upstream), tuple(map(tf.identity, x))
                 with tf.GradientTape() as outer:
-                    outer.watch((upstream, x))
+                    outer.watch((given, at))
                     with tf.GradientTape() as inner:
-                        inner.watch(x)
-                        out = plain(*x)
-                    slopes = inner.gradient(out, x, upstream, unconnected_gradients="zero")
+                        inner.watch(at)
+                        out = plain(*at)
+                    slopes = inner.gradient(out, at, given, unconnected_gradients="zero")
                 with _named():
-                    return outer.gradient(slopes, [upstream, *x], directions, unconnected_gradients="zero")
+                    return outer.gradient(slopes, [given, *at], directions, unconnected_gradients="zero")
 
             return tuple(gradient(unseen(x), unseen(kept), tf.stop_gradient(upstream))), second
 
         return out, lambda upstream: first(upstream, *x)
 
-    return once
+    return lambda *x: plain(*x) if follows_forward(x) else once(*x)
 
 
 @contextmanager
@@ -291,10 +296,12 @@ def _torch_gradient(function: Callable, gradient: Callable, plain: Callable) -> 
         def first(*x: Tensor, upstream: Tensor) -> tuple[Tensor | None, ...]:
             if not torch.is_grad_enabled():
                 return tuple(gradient(x, kept, upstream))
-            wanted = [y for y in x if y.requires_grad]  # a derivative of this gradient will be asked
+            # A derivative of this gradient will be asked. Arguments may be made of one another, new ones are not.
+            x = tuple(y.view_as(y) for y in x)
+            wanted = [y for y in x if y.requires_grad]
             slopes = iter(torch.autograd.grad(plain(*x), wanted, upstream, create_graph=True, allow_unused=True))
             return tuple(next(slopes) if y.requires_grad else None for y in x)
 
         return out, first
 
-    return once
+    return lambda *x: plain(*x) if follows_forward(x) else once(*x)

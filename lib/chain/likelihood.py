@@ -136,24 +136,27 @@ def log_likelihood_of(chain: Potentials) -> Tensor:
         >>> round(float(log_likelihood_of(chain)[0]), 4)  # 3 log ½
         -2.0794
     """
-    walk = _walk(chain.tags, chain.mask)
 
-    def solved(*scores: Tensor) -> tuple[Any, ...]:
-        e, M, _ = with_boundary(*scores[:2], chain.mask, *scores[2:])
-        return e, M, *posterior_and_log_p(e, M, walk)
+    def solved(walk: Tensor, mask: Tensor, *scores: Tensor) -> tuple[Any, ...]:
+        walk = ops.cast(walk, "int32")
+        e, M, _ = with_boundary(*scores[:2], mask > 0, *scores[2:])
+        return walk, e, M, *posterior_and_log_p(e, M, walk)
 
     @ops.custom_gradient
-    def log_p(*scores: Tensor) -> tuple[Tensor, Callable]:
-        *solution, of_walk = solved(*scores)
-        value = _of_known(walk, *solution, of_walk)
+    def log_p(*given: Tensor) -> tuple[Tensor, Callable]:
+        *solution, of_walk = solved(*given)
+        value = _of_known(*solution, of_walk)
 
         def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
             w = ops.where(value > -math.inf, args[0] if upstream is None else upstream, 0)
-            return _gradient(walk, *(solved(*args)[:-1] if taken_again(upstream) else solution), w)
+            slopes = _gradient(*(solved(*args)[:-1] if taken_again(upstream) else solution), w)
+            return *map(ops.zeros_like, given[:2]), *slopes
 
         return value, gradient
 
-    return or_nan(log_p(chain.emissions, chain.transitions, chain.start, chain.end), chain.valid)
+    # A custom gradient in a branch of JAX may close over no tensor: these are arguments, ones with a gradient.
+    walk, mask = (ops.cast(x, chain.emissions.dtype) for x in (_walk(chain.tags, chain.mask), chain.mask))
+    return or_nan(log_p(walk, mask, chain.emissions, chain.transitions, chain.start, chain.end), chain.valid)
 
 
 @jit()

@@ -146,7 +146,7 @@ def _k_best(e: Tensor, M: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
         carry = prior, ops.cast(before, "int32"), taken + top
         return carry, carry
 
-    first = ops.pad(e[0][..., None], ((0, 0), (0, 0), (0, k - 1)), constant_values=-math.inf)
+    first = ops.where(ranks == 0, e[0][..., None], -math.inf)
     carry = first, ops.zeros((batch, K, k), "int32"), ops.zeros_like(e[0, :, 0])
     (scores, _, taken), (_, before, _) = scan(forward, carry, (e[:-1], M) if by_steps else (e[:-1],))
 

@@ -231,7 +231,8 @@ def best_span(
     right = ops.logical_and(right, all_of(ops.logical_not(ops.isnan(log_p)), (1, 2)))
     batch, time, _ = ops.shape(log_p)
     longest = min(longest, log_p.shape[1] or longest)
-    starts, ends = log_p[:, :, 0], ops.pad(log_p[:, :, 1], ((0, 0), (0, longest - 1)), constant_values=-math.inf)
+    starts, ends = log_p[:, :, 0], ops.pad(log_p[:, :, 1], ((0, 0), (0, longest - 1)))
+    ends = ops.where(ops.arange(ops.shape(ends)[1]) < time, ends, -math.inf)  # tf.vectorized_map pads with 0 alone
     band = ops.stack([starts + ends[:, width : width + time] for width in range(longest)], axis=-1)
     flat = ops.reshape(band, (batch, time * longest))
     best = ops.cast(ops.argmax(flat, axis=-1), "int32")

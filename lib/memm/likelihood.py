@@ -131,7 +131,8 @@ def _of_sequence(arguments: Potentials, direction: str) -> Tensor:
 def _neighbours(arguments: Potentials, direction: str) -> Tensor:
     """The tag that each step looks at, (batch, time): the one before or after, K where there is none."""
     none, tags = arguments.emissions.shape[-1], ops.maximum(arguments.tags, 0)
+    # tf.vectorized_map takes 0 for any other number to pad with.
     if direction == "forward":
-        return ops.pad(tags[:, :-1], ((0, 0), (1, 0)), constant_values=none)
-    after = ops.where(arguments.mask[:, 1:], tags[:, 1:], none)
-    return ops.pad(after, ((0, 0), (0, 1)), constant_values=none)
+        return ops.pad(tags[:, :-1] - none, ((0, 0), (1, 0))) + none
+    after = ops.where(arguments.mask[:, 1:], tags[:, 1:] - none, 0)
+    return ops.pad(after, ((0, 0), (0, 1))) + none

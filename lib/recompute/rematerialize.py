@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 
+from .._backend import follows_forward
 from .._tensors import require_dense
 
 __all__ = ["replay"]
@@ -91,7 +92,7 @@ def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[
     arguments = [
         tf.convert_to_tensor(x) for x in [*weights, *tensors]
     ]  # a variable may change before the second run
-    if tf.executing_eagerly() and _have_tangents(arguments):
+    if tf.executing_eagerly() and follows_forward(arguments):
         return function(arguments[:split], arguments[split:])
     # An eager tape would keep all it sees. In a graph nothing is kept but what a gradient asks for.
     unseen = tf.init_scope if tf.executing_eagerly() else nullcontext
@@ -122,11 +123,6 @@ def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[
 
 def _is_continuous(x: Tensor) -> bool:
     return x.dtype.is_floating or x.dtype.is_complex
-
-
-def _have_tangents(tensors: Sequence[Tensor]) -> bool:
-    """Whether a ``tf.autodiff.ForwardAccumulator`` follows any of these, which finds no way through ``run``."""
-    return bool(import_module("tensorflow.python.eager.forwardprop_util").pack_tangents(list(tensors)).tangents)
 
 
 def _not_before(upstream: Sequence[Tensor], weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -187,9 +183,7 @@ def _warn_if_undone() -> None:
 
 
 def _replay_torch(function: Callable, weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    torch = import_module("torch")
-    duals = (torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in [*weights, *tensors])
-    if torch._C._are_functorch_transforms_active() or any(duals):
+    if follows_forward([*weights, *tensors]):
         return function(weights, tensors)
     return list(_torch_replay().apply(function, len(weights), *weights, *tensors))
 
@@ -211,6 +205,7 @@ def _torch_replay() -> Any:
             ctx.random = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, ctx.devices)]
             # What needs no gradient may be state, which changes in place; torch would refuse it as changed.
             ctx.others = [None if x.requires_grad else x for x in tensors]
+            ctx.versions = [x._version for x in tensors[split:]]
             ctx.save_for_backward(*(x for x in tensors if x.requires_grad))
             outputs = tuple(function(tensors[:split], tensors[split:]))
             ctx.mark_non_differentiable(*(y for y in outputs if not (y.is_floating_point() or y.is_complex())))
@@ -218,6 +213,12 @@ def _torch_replay() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+            for i, (x, version) in enumerate(zip(ctx.others[ctx.split :], ctx.versions, strict=True)):
+                if x is not None and x._version != version:
+                    raise RuntimeError(
+                        f"tensors[{i}] was changed in place after the forward pass; the gradient, which computes "
+                        "again, would be that of another input"
+                    )
             # If this gradient is to be differentiated too, the new tensors stay connected with the saved ones.
             connected = torch.is_grad_enabled()
             saved = (x.view_as(x) if connected else x.detach().requires_grad_() for x in ctx.saved_tensors)

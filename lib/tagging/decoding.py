@@ -28,7 +28,9 @@ class Decode(keras.layers.Layer):
         keras.Model(inputs, tags).export("served")
 
     The head is shared with the layer that returned the emissions. Where Keras makes a copy of each, as in
-    ``keras.models.clone_model``, the emissions are decoded by the head that returned them, of the same name.
+    ``keras.models.clone_model``, the emissions are decoded by the head that returned them, of the same name. Where
+    no head returned them as they are, such as a sum of two, the copy has a head of its own, which no loss trains; a
+    file, as ``model.save`` writes it, keeps the one that is shared.
 
     Args:
         head: The head.

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from .._arguments import items
 from .._tensors import or_nan, require, require_shape
 from ..chain import UNKNOWN
 from ._marks import OUTSIDE, continuations, counted_kinds, kinds_of, marks_of
@@ -174,12 +175,14 @@ class SpanF1(TagMetric):
         name: str = "span_f1",
         dtype: Any = None,
     ):
+        alphabet = items("alphabet", alphabet, text=True)
         marks = marks_of(alphabet)
         super().__init__(len(marks), name=name, dtype=dtype)
-        self.alphabet = [*alphabet]
+        self.alphabet = alphabet
+        kinds = kinds if kinds is None or isinstance(kinds, str) else items("kinds", kinds)
         names, kind = kinds_of(marks)
         counted = counted_kinds(kinds, names)
-        self.kinds = None if kinds is None else [*kinds]
+        self.kinds = kinds
         # The last place of each table is for padding, which is outside.
         self._kind = np.append(kind, -1).astype("int32")
         self._inside = np.array([mark != OUTSIDE for mark in [*marks, OUTSIDE]])
@@ -208,7 +211,7 @@ class SpanF1(TagMetric):
     def _spans(self, tags: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """At each step whether a span ends there, and where the last span began that has begun by then."""
         size = len(self.alphabet) + 1
-        framed = ops.pad(tags, ((0, 0), (1, 1)), constant_values=size - 1)
+        framed = ops.pad(tags - (size - 1), ((0, 0), (1, 1))) + (size - 1)  # tf.vectorized_map pads with 0 alone
         continued = ops.take(self._continued, framed[:, :-1] * size + framed[:, 1:])
         inside = ops.take(self._inside, tags)
         first = ops.logical_and(inside, ops.logical_not(continued[:, :-1]))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arguments import items
 from ..chain import UNKNOWN
 from ._marks import checked_tags, continuations, known_first, marks_of
 from .schemes import PADDING
@@ -61,6 +62,7 @@ def legal_moves(alphabet: Sequence[str]) -> LegalMoves:
         >>> legal_moves(["O", "B-PER", "I-PER"]).start.tolist()
         [True, True, False]
     """
+    alphabet = items("alphabet", alphabet, text=True)
     marks = marks_of(alphabet)
     starts_are_marked = any(mark.position in "BES" for mark in marks)
     ends_are_marked = any(mark.position in "ES" for mark in marks)

@@ -156,7 +156,9 @@ class ModuleReplacement(BuiltBySymbols):
 
     def _freeze(self) -> None:
         for module in self.predecessors:
-            module.trainable = False
+            # On TensorFlow, Keras skips a value that is there already, even if layers have come since.
+            for value in (True, False):
+                module.trainable = value
 
     def build_from(self, x: Any, **_: Any) -> None:
         """Builds all modules, and compares what they give."""
@@ -171,6 +173,7 @@ class ModuleReplacement(BuiltBySymbols):
                 )
             self._require_mixable(i, tree.flatten(after))
             x = after
+        self._freeze()  # also the layers that a predecessor has only made now
 
     def _require_mixable(self, i: int, outputs: list[Tensor]) -> None:
         if self.gates in ("uniform", "mean") and not all(map(is_continuous, outputs)):
