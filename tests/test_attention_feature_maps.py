@@ -103,6 +103,11 @@ def test_a_map_may_be_given_in_four_ways():
     assert close(find_feature_map(ops.square, 3).apply(x), x**2)
 
 
+@pytest.mark.parametrize(("dim", "count"), [(1, 1), (2, 1), (8, 17)])
+def test_the_random_features_behind_a_name_are_as_many_as_the_performer_has(dim, count):
+    assert find_feature_map("favor+", dim).apply.count == count
+
+
 def test_levels_take_nothing_away():
     x, exp = 5 * normal(2, 7, 3, 4), find_feature_map("exp", 4)
     Q, level = query_features(exp, x)

@@ -236,6 +236,15 @@ def test_the_threshold_of_each_step_counts(learned):
     assert model.extract(ids) == triples
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_probability_that_equals_the_threshold_points_at_nothing(step):
+    model, logits = Cascade(bert(), PREDICATES), np.zeros((1, 3, 2), "float32")
+    at = array(power_sigmoid(logits, model.power[step])).flat[0]
+    for threshold, points in ((at, False), (np.nextafter(at, np.float32(0)), True)):
+        model.threshold = (threshold, threshold)
+        assert np.all(model._pointed(logits, step) == points)
+
+
 def test_a_cascade_in_mixed_precision_has_nearly_the_same_loss():
     ids, triples = sentences()
     x, y = examples(ids, triples, draws=1)
