@@ -427,21 +427,6 @@ def test_the_transforms_of_torch_are_right():
 # --- errors and warnings ----------------------------------------------------------------------------------------
 
 
-@on_torch
-def test_an_input_that_was_changed_in_place_is_refused_as_torch_does():
-    """Its gradient would be that of another input; state, which is among the weights, may change."""
-    torch = import_module("torch")
-    w, state, x = torch.ones(3, requires_grad=True), torch.ones(3), torch.ones(3)
-    for changed in (state, x):
-        [y] = replay(lambda weights, t: [weights[0] * weights[1] * t[0]], [w, state], [x])
-        changed.mul_(10)
-        if changed is x:
-            with pytest.raises(RuntimeError, match=r"tensors\[0\] was changed in place after the forward pass"):
-                y.sum().backward()
-        else:
-            y.sum().backward()
-
-
 def sparse():
     """A sparse matrix of the backend."""
     if BACKEND == "tensorflow":

@@ -88,7 +88,8 @@ def recompute(
             called: an input is sparse or ragged; or it reads or changes a Keras variable that belongs to none of
             its layers, so its second run would not be as its first. This includes the seed of random numbers that
             are drawn without one. Numbers drawn from other generators than those of Keras, as ``np.random``, cannot
-            be seen: the second run draws other ones. When saved: a function is not registered.
+            be seen: the second run draws other ones. Nor can it be seen, on torch, that an input without gradient
+            was changed in place between the runs. When saved: a function is not registered.
 
     Warns:
         RuntimeWarning: Once, on JAX on a CPU, where XLA undoes the saving.

@@ -46,7 +46,9 @@ def replay(
         function: A pure function: of equal arguments it makes equal results, and reads nothing else that a
             gradient should reach. It returns a list of tensors.
         weights: Tensors that are there all the time, such as the values of variables.
-        tensors: Dense tensors of any dtype. The gradient reaches the weights, and what is floating or complex.
+        tensors: Dense tensors of any dtype. The gradient reaches the weights, and what is floating or complex. On
+            torch, one that needs no gradient must not be changed in place before the gradient is taken: it may be
+            state, of which only the layer knows whether a change counts.
 
     Returns:
         The list of tensors that the function returns. Derivatives of any order are right, those of forward mode
@@ -205,7 +207,6 @@ def _torch_replay() -> Any:
             ctx.random = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, ctx.devices)]
             # What needs no gradient may be state, which changes in place; torch would refuse it as changed.
             ctx.others = [None if x.requires_grad else x for x in tensors]
-            ctx.versions = [x._version for x in tensors[split:]]
             ctx.save_for_backward(*(x for x in tensors if x.requires_grad))
             outputs = tuple(function(tensors[:split], tensors[split:]))
             ctx.mark_non_differentiable(*(y for y in outputs if not (y.is_floating_point() or y.is_complex())))
@@ -213,12 +214,6 @@ def _torch_replay() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-            for i, (x, version) in enumerate(zip(ctx.others[ctx.split :], ctx.versions, strict=True)):
-                if x is not None and x._version != version:
-                    raise RuntimeError(
-                        f"tensors[{i}] was changed in place after the forward pass; the gradient, which computes "
-                        "again, would be that of another input"
-                    )
             # If this gradient is to be differentiated too, the new tensors stay connected with the saved ones.
             connected = torch.is_grad_enabled()
             saved = (x.view_as(x) if connected else x.detach().requires_grad_() for x in ctx.saved_tensors)
