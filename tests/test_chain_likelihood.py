@@ -454,6 +454,27 @@ def test_second_derivatives_of_the_entropy_are_right_where_a_move_has_next_to_no
         np.testing.assert_allclose(found, (forth - back) / (2 * step), atol=2e-3)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="about torch.func")
+@pytest.mark.parametrize("scale", [1.0, 60.0], ids=["products", "logarithms"])
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_the_transforms_of_torch_give_what_its_tape_gives(name, scale):
+    import torch
+
+    e, *rest = map(torch.tensor, chain(14))
+    e, (function, _) = scale * e[None], NONLINEAR[name]
+    for i, x in enumerate(rest):
+
+        def of_one(x, i=i):
+            return function(e, *rest[:i], x, *rest[i + 1 :])
+
+        slope = torch.autograd.functional.jacobian(of_one, x)
+        curvature = torch.autograd.functional.hessian(of_one, x)
+        size = 1 + curvature.abs().max()
+        assert (torch.func.grad(of_one)(x) - slope).abs().max() < 1e-5 * (1 + slope.abs().max())
+        assert (torch.func.jvp(of_one, (x,), (x,))[1] - (slope * x).sum()).abs() < 1e-4 * (1 + slope.abs().max())
+        assert (torch.func.hessian(of_one)(x) - curvature).abs().max() < 1e-4 * size
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX has such transforms of a program")
 @pytest.mark.parametrize("tags", ["known", "partly"])
 def test_the_likelihood_stands_in_the_control_flow_of_jax(tags):

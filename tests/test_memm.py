@@ -492,6 +492,37 @@ def test_scores_of_two_hundred_lose_nothing(mode):
     np.testing.assert_allclose(array(best), best_of_all(c, "both")[1], rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX refuses forward mode by name")
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("unknown", [False, True])
+def test_forward_mode_is_right_or_an_error(unknown, direction):
+    c = Chains(20)
+    y = np.where(np.arange(c.y.shape[1]) == 1, chain.UNKNOWN, c.y) if unknown else c.y
+    f, g = c.f.astype("float32"), c.g.astype("float32")
+    along = np.random.default_rng(0).standard_normal(g.shape).astype("float32")
+
+    def value(g):
+        return ops.sum(log_likelihood(y, f, g, mask=c.mask, direction=direction))
+
+    (slope,) = gradients(value, g)
+    expected = pytest.approx(np.sum(slope * along), rel=1e-4, abs=1e-4)
+    if BACKEND == "torch":
+        import torch
+
+        assert float(torch.func.jvp(value, (tensor(g),), (tensor(along),))[1]) == expected
+        return
+    import tensorflow as tf
+
+    def forward(g, along):
+        with tf.autodiff.ForwardAccumulator(g, along) as accumulator:
+            out = value(g)
+        return accumulator.jvp(out)
+
+    assert float(forward(tensor(g), tensor(along))) == expected
+    with pytest.raises(TypeError):  # TensorFlow has no forward mode of a loop in a graph
+        tf.function(forward, autograph=False)(tensor(g), tensor(along))
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("decode", [viterbi, greedy, beam], ids=lambda function: function.__name__)
 def test_where_a_product_of_factors_overflows_no_tags_are_made_up(decode, mode):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
-from .._backend import jit
+from .._backend import follows_forward, jit
 from .._tensors import as_tensor, or_nan
 from ._gradients import of_scores, taken_again
 from ._messages import with_boundary
@@ -156,7 +156,8 @@ def log_likelihood_of(chain: Potentials) -> Tensor:
 
     # A custom gradient in a branch of JAX may close over no tensor: these are arguments, ones with a gradient.
     walk, mask = (ops.cast(x, chain.emissions.dtype) for x in (_walk(chain.tags, chain.mask), chain.mask))
-    return or_nan(log_p(walk, mask, chain.emissions, chain.transitions, chain.start, chain.end), chain.valid)
+    given = walk, mask, chain.emissions, chain.transitions, chain.start, chain.end
+    return or_nan(_of_known(*solved(*given)) if follows_forward(given) else log_p(*given), chain.valid)
 
 
 @jit()

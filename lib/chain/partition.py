@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
-from .._backend import jit, scan
+from .._backend import follows_forward, jit, scan
 from .._tensors import or_nan
 from ._gradients import gradients_of_scores, of_tags, taken_again
 from ._messages import with_boundary
@@ -85,7 +85,11 @@ def log_partition_of(chain: Potentials) -> Tensor:
 
     # A custom gradient in a branch of JAX may close over no tensor: the mask is an argument, one with a gradient.
     mask = ops.cast(chain.mask, chain.emissions.dtype)
-    return or_nan(log_z(mask, chain.emissions, chain.transitions, chain.start, chain.end), chain.valid)
+    given = mask, chain.emissions, chain.transitions, chain.start, chain.end
+    if follows_forward(given):
+        posterior, _, _, taken = solved(*given)
+        return or_nan(taken + posterior.log_z, chain.valid)
+    return or_nan(log_z(*given), chain.valid)
 
 
 def marginals(

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import cond, is_known, jit, vjp
+from .._backend import cond, follows_forward, is_known, jit, vjp
 from .._tensors import as_tensor, or_nan
 from ..chain import UNKNOWN, Potentials
 from ..chain.likelihood import only_known
@@ -114,6 +114,8 @@ def _of_known_compiled(arguments: Potentials, direction: str) -> Tensor:
 
         return cond(unknown, of_scores, lambda f, _: (ops.zeros_like(f[:, 0, 0]),), f, g)[0], gradient
 
+    if follows_forward(arguments[:2]):
+        return _of_known(arguments, direction)
     # JAX lets a custom gradient close over no tensor here, and its arguments are floats.
     return known(*(ops.cast(x, arguments.emissions.dtype) for x in arguments))
 

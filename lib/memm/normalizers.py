@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import cond, fori_loop, jit
+from .._backend import cond, follows_forward, fori_loop, jit
 from .._tensors import or_nan
 from ..chain import Potentials
 from ..chain._gradients import taken_again
@@ -108,7 +108,7 @@ def _log_matmul(x: Tensor, g: Tensor) -> Tensor:
 
         return value, gradient
 
-    return log_matmul(x, g)
+    return _log_sums(x, g)[0] if follows_forward((x, g)) else log_matmul(x, g)
 
 
 def _log_sums(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
