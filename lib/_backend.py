@@ -93,6 +93,21 @@ def largest_along(x: Tensor, axis: int | tuple[int, ...], *, keepdims: bool = Fa
     return (ops.sum if 0 in x.shape else ops.max)(x, axis=axis, keepdims=keepdims)
 
 
+def pad_integers(x: Tensor, widths: tuple[tuple[int, int], ...], value: int) -> Tensor:
+    """``keras.ops.pad`` with another number than 0, for which ``tf.vectorized_map`` takes 0 without a word.
+
+    Args:
+        x: Integers.
+        widths: How many come before and after, on each axis.
+        value: What they are.
+
+    Example:
+        >>> ops.convert_to_numpy(pad_integers(ops.convert_to_tensor([1, 2]), ((1, 0),), 7)).tolist()
+        [7, 1, 2]
+    """
+    return ops.pad(x - value, widths) + value
+
+
 def scan(step: Callable, carry: Any, xs: tuple[Tensor, ...], *, reverse: bool = False) -> tuple[Any, Any]:
     """``keras.ops.scan`` over several tensors at once, with a gradient that XLA on TensorFlow can compile.
 

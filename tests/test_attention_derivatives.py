@@ -171,6 +171,14 @@ def test_forward_mode_is_right(name):
         np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX refuses it by name")
+def test_forward_mode_of_a_feature_map_is_right_at_its_bend_too():
+    x = np.array([-2.0, -0.1, 0.0, 0.5], "float32")
+    point, direction = [ops.convert_to_tensor(x)], [ops.ones((4,))]
+    for way in forward_modes("elu"):
+        np.testing.assert_allclose(array(way(elu_plus_one, point, direction)), np.exp(np.minimum(x, 0)), rtol=1e-6)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX is compiled above, torch is not")
 @pytest.mark.parametrize(
     ("name", "mode"),

@@ -22,6 +22,7 @@ from lib.chain import (
     sequence_score,
     viterbi,
 )
+from lib.chain._semirings import softmax_with_log
 from lib.chain.likelihood import log_likelihood_of, only_known
 
 pytestmark = pytest.mark.backends
@@ -452,6 +453,14 @@ def test_second_derivatives_of_the_entropy_are_right_where_a_move_has_next_to_no
     for mode in ("eager", "xla") if BACKEND == "tensorflow" else ("eager",):
         found = curvature(lambda A: ops.sum(entropy(e[None], A)), A, v, mode)
         np.testing.assert_allclose(found, (forth - back) / (2 * step), atol=2e-3)
+
+
+def test_the_logarithm_of_a_softmax_costs_no_digits_at_any_offset():
+    scores = np.array([[0.0, -1.0, -30.0, -200.0]])
+    for offset in (0.0, -(2.0**20), 2.0**20):
+        p, log_p = softmax_with_log(ops.convert_to_tensor((scores + offset).astype("float32")))
+        np.testing.assert_allclose(array(log_p), special.log_softmax(scores, axis=-1), rtol=1e-6)
+        np.testing.assert_allclose(array(p), special.softmax(scores, axis=-1), rtol=1e-6, atol=1e-30)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="about torch.func")

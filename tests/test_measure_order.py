@@ -24,9 +24,11 @@ def chained(function, *args):
 def test_what_may_wait_in_a_graph_does_not_in_the_order_of_the_program():
     if device().kind == "gpu":
         pytest.skip("about blocks on a CPU")
-    # One product at a time, never a second; TensorFlow's executor holds up to all twelve. The kernel, where it
-    # counts, sees a tenth of one more or less.
-    assert peak_memory_in_fresh_process(branches).bytes / SQUARE == pytest.approx(1, abs=0.5)
+    # One product at a time, never a second; TensorFlow's executor holds up to all twelve. An allocator counts them
+    # exactly, the kernel, where it counts, with an error.
+    peak = peak_memory_in_fresh_process(branches)
+    error = 0.5 if peak.method == "VmHWM in a fresh process" else 0.1
+    assert peak.bytes / SQUARE == pytest.approx(1, abs=error)
 
 
 def test_every_operation_waits_for_the_one_before():

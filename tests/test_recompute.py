@@ -465,8 +465,8 @@ def test_a_layer_that_ends_the_mask_ends_it():
 
 def test_a_mask_that_is_asked_for_is_that_of_the_layer():
     for layer in (dense(), layers.LSTM(4), Spy()):
-        mask = recompute(layer).compute_mask(X, MASK)
-        assert (mask is None) == (not layer.supports_masking or layer.compute_mask(X, MASK) is None)
+        expected = layer.compute_mask(X, MASK) if layer.supports_masking else None
+        np.testing.assert_array_equal(recompute(layer).compute_mask(X, MASK), expected)
 
 
 # --- the same tensor twice, complex tensors, other arguments ----------------------------------------------------
@@ -853,36 +853,36 @@ def test_the_configuration_rebuilds_the_layer(layer):
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
-# Every tensor of a thin chain is as large as an output: one too many is one whole. What a library packs and what
-# the kernel counts beside them (TensorFlow without oneDNN) was up to 0.15 on a busy machine.
-LESS_THAN_ONE = 0.5
-
-
 def outputs_held(layers, segments, mode):
-    """The most outputs that a chain of thin layers holds at once, without cuts and cut into segments."""
+    """The most outputs that a chain of thin layers holds at once, without cuts and cut into segments; their error.
+
+    All tensors of the chain are as large as an output. An allocator counts them exactly. The kernel, which counts
+    where TensorFlow has no oneDNN, was 0.15 off on a busy machine.
+    """
     cases = [{"segments": count, "mode": mode, "layers": layers} for count in (segments, None)]
-    cut, plain = (peak.bytes / (SQUARE // 2) for peak in peaks_in_turn(thin_chain, *cases))
-    return plain, cut
+    cut, plain = peaks_in_turn(thin_chain, *cases)
+    error = 0.5 if cut.method == "VmHWM in a fresh process" else 0.1
+    return plain.bytes / (SQUARE // 2), cut.bytes / (SQUARE // 2), error
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_chain_holds_its_boundaries_and_one_segment(mode):
     if BACKEND == "jax" or mode == "xla":
         pytest.skip("XLA orders and fuses by itself")
-    plain, cut = outputs_held(layers=16, segments=4, mode=mode)
+    plain, cut, error = outputs_held(layers=16, segments=4, mode=mode)
     # Each layer needs its output alone. The input of the first is held anyway.
     assert plain > 16
     # 3 boundaries, 4 outputs within the last segment, and 3 gradients on the way.
-    assert cut < 3 + 4 + 3 + LESS_THAN_ONE
+    assert cut < 3 + 4 + 3 + error
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has an executor that chooses an order")
 def test_no_order_of_the_executor_holds_more_than_the_boundaries_and_one_segment():
-    plain, cut = outputs_held(layers=64, segments=8, mode="executor")
+    plain, cut, error = outputs_held(layers=64, segments=8, mode="executor")
     assert plain > 64
     # 7 boundaries. Within a segment an order may put off the gradients of all 8 weights, so that 8 outputs and 8
     # gradients are held for them; beside these its input, the gradient that arrived, and one on the way.
-    assert cut < 7 + 8 + 8 + 3 + LESS_THAN_ONE
+    assert cut < 7 + 8 + 8 + 3 + error
 
 
 # --- errors and warnings ----------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ LOGITS, TOKENS = normal(3, 2, 5, 2, seed=3), normal(3, 2, 6, 2, 4, seed=4) - 3
 
 CASES = {
     "log_partition": (lambda e: chain.log_partition(e, TRANSITIONS), EMISSIONS),
+    "log_likelihood": (lambda y: chain.log_likelihood(y, EMISSIONS[0], TRANSITIONS), TAGS),
+    "marginals": (lambda e: chain.marginals(e, TRANSITIONS), EMISSIONS),
+    "entropy": (lambda e: chain.entropy(e, TRANSITIONS), EMISSIONS),
     "k_best": (lambda e: chain.k_best(e, TRANSITIONS, 3), EMISSIONS),
     "viterbi": (lambda e: memm.viterbi(e, TRANSITIONS), EMISSIONS),
     "greedy": (lambda e: memm.greedy(e, TRANSITIONS), EMISSIONS),

@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from .._arguments import non_negative_integer, positive_integer
-from .._backend import float32_or_wider, is_known, largest_along
+from .._backend import float32_or_wider, follows_forward, is_known, largest_along
 from .._tensors import as_tensor
 
 __all__ = [
@@ -147,7 +147,8 @@ def elu_plus_one(x: Tensor) -> Tensor:
 
         return ops.maximum(x + 1, slope), gradient  # eˣ ≥ x + 1
 
-    return apply(as_tensor("x", x))
+    x = as_tensor("x", x)
+    return ops.where(x > 0, x + 1, ops.exp(ops.where(x > 0, 0, x))) if follows_forward((x,)) else apply(x)
 
 
 def _slope(x: Tensor) -> Tensor:

@@ -69,9 +69,24 @@ def log(x: Tensor) -> Tensor:
 
 def softmax(scores: Tensor) -> Tensor:
     """Probabilities over the last axis, 0 where all scores are −inf."""
-    top = ops.stop_gradient(finite_or_zero(ops.max(scores, axis=-1, keepdims=True)))
-    weights = ops.exp(scores - top)
-    return weights / one_if_zero(ops.sum(weights, axis=-1, keepdims=True))
+    _, weights, total = _relative(scores)
+    return weights / total
+
+
+def softmax_with_log(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities over the last axis and their logarithms, 0 and −inf where all scores are −inf.
+
+    The logarithm of the probability itself would have a second derivative that overflows below 10⁻¹⁹.
+    """
+    scores, weights, total = _relative(scores)
+    return weights / total, scores - ops.log(total)
+
+
+def _relative(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores less the best over the last axis, their exponentials, and the sum of these."""
+    scores = scores - ops.stop_gradient(finite_or_zero(ops.max(scores, axis=-1, keepdims=True)))
+    weights = ops.exp(scores)
+    return scores, weights, one_if_zero(ops.sum(weights, axis=-1, keepdims=True))
 
 
 def one_if_zero(total: Tensor) -> Tensor:

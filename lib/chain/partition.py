@@ -12,7 +12,7 @@ from .._tensors import or_nan
 from ._gradients import gradients_of_scores, of_tags, taken_again
 from ._messages import with_boundary
 from ._posterior import Posterior, posterior_of
-from ._semirings import finite_or_zero, log, logsumexp, softmax
+from ._semirings import log, softmax_with_log
 from .arguments import Potentials, checked
 
 __all__ = ["entropy", "log_partition", "marginals"]
@@ -176,9 +176,7 @@ def _entropy(posterior: Posterior, exact: Tensor, M: Tensor) -> Tensor:
     def step(total: Tensor, at: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         p, right, *own = at
         scores = (own[0] if by_steps else M) + right[:, None]
-        given = softmax(scores)
-        # Not the logarithm of what is given: its second derivative overflows where that is below 10⁻¹⁹.
-        log_given = scores - finite_or_zero(logsumexp(scores, -1))[..., None]
+        given, log_given = softmax_with_log(scores)
         h = -ops.sum(given * ops.where(given > 0, log_given, 0), axis=-1)
         total = total + ops.sum(p * h, axis=-1)
         return total, total

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import cond, follows_forward, is_known, jit, vjp
+from .._backend import cond, follows_forward, is_known, jit, pad_integers, vjp
 from .._tensors import as_tensor, or_nan
 from ..chain import UNKNOWN, Potentials
 from ..chain.likelihood import only_known
@@ -133,8 +133,7 @@ def _of_sequence(arguments: Potentials, direction: str) -> Tensor:
 def _neighbours(arguments: Potentials, direction: str) -> Tensor:
     """The tag that each step looks at, (batch, time): the one before or after, K where there is none."""
     none, tags = arguments.emissions.shape[-1], ops.maximum(arguments.tags, 0)
-    # tf.vectorized_map takes 0 for any other number to pad with.
     if direction == "forward":
-        return ops.pad(tags[:, :-1] - none, ((0, 0), (1, 0))) + none
-    after = ops.where(arguments.mask[:, 1:], tags[:, 1:] - none, 0)
-    return ops.pad(after, ((0, 0), (0, 1))) + none
+        return pad_integers(tags[:, :-1], ((0, 0), (1, 0)), none)
+    after = ops.where(arguments.mask[:, 1:], tags[:, 1:], none)
+    return pad_integers(after, ((0, 0), (0, 1)), none)

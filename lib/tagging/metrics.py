@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from .._arguments import items
+from .._backend import pad_integers
 from .._tensors import or_nan, require, require_shape
 from ..chain import UNKNOWN
 from ._marks import OUTSIDE, continuations, counted_kinds, kinds_of, marks_of
@@ -211,7 +212,7 @@ class SpanF1(TagMetric):
     def _spans(self, tags: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """At each step whether a span ends there, and where the last span began that has begun by then."""
         size = len(self.alphabet) + 1
-        framed = ops.pad(tags - (size - 1), ((0, 0), (1, 1))) + (size - 1)  # tf.vectorized_map pads with 0 alone
+        framed = pad_integers(tags, ((0, 0), (1, 1)), size - 1)
         continued = ops.take(self._continued, framed[:, :-1] * size + framed[:, 1:])
         inside = ops.take(self._inside, tags)
         first = ops.logical_and(inside, ops.logical_not(continued[:, :-1]))
