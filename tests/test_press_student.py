@@ -20,7 +20,7 @@ def example():
     """A chapter with an exercise of each kind and its solution."""
     code = [new_output("stream", text="no answer yet\n")]
     solved = [new_output("execute_result", data={"text/html": "<details>42</details>"}, execution_count=3)]
-    return new_notebook(
+    notebook = new_notebook(
         cells=[
             new_markdown_cell("# Title\n\nThesis.\n\n[![Open in Colab](badge.svg)](https://colab.example)"),
             new_markdown_cell(
@@ -35,6 +35,9 @@ def example():
             new_markdown_cell("## Sources\n\nThe solution of Gauss. [Gauss](https://example.org/a.md)"),
         ]
     )
+    for position, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{position}"  # by itself random, and one file in six would have a 42 in a name
+    return notebook
 
 
 def test_solutions_and_what_speaks_of_them_are_gone():
