@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -179,6 +180,49 @@ def follows_forward(tensors: Sequence[Tensor]) -> bool:
     return False  # JAX refuses it by name
 
 
+def custom_gradient(function: Callable) -> Callable:
+    """``keras.ops.custom_gradient``, of which nothing is left when a graph of TensorFlow is gone.
+
+    TensorFlow keeps the gradient of every graph by a name, for ever, and with it the graph: each model that trained
+    a CRF would leave 45 MB. So here the graph keeps its gradients, and the name leads to them while it lives.
+
+    Args:
+        function: (*inputs) → (outputs, gradient), as in ``keras.ops.custom_gradient``.
+
+    Example:
+        >>> clipped = custom_gradient(lambda x: (x, lambda *args, upstream=None: ops.clip(args[0], -1, 1)))
+        >>> float(clipped(ops.ones(())))
+        1.0
+    """
+    decorated = ops.custom_gradient(function)
+
+    def called(*inputs: Tensor) -> Any:
+        if keras.backend.backend() != "tensorflow" or backend().executing_eagerly():
+            return decorated(*inputs)
+        # Tensors of this graph: the gradient of a gradient is made in a third, which cannot reach into the first.
+        outputs = decorated(*map(backend().identity, inputs))
+        _kept_by_its_graph(outputs)
+        return outputs
+
+    return called
+
+
+def _kept_by_its_graph(outputs: Any) -> None:
+    operation = backend().nest.flatten(outputs)[0].op
+    try:
+        name = operation.get_attr("_gradient_op_type").decode()
+        gradients = import_module("tensorflow.python.framework.ops").gradient_registry._registry
+        gradient = gradients[name]["type"]
+    except (AttributeError, KeyError, ValueError):  # a TensorFlow that keeps them elsewhere
+        return
+    graph, found = operation.graph, weakref.ref(gradient)
+    if not hasattr(graph, "_own_gradients"):
+        graph._own_gradients = []
+    graph._own_gradients.append(gradient)
+    gradients[name]["type"] = lambda *args: found()(*args)
+    weakref.finalize(graph, gradients.pop, name, None)
+
+
 def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, Callable]:
     """What ``function(*inputs) → (outputs, others)`` returns, and the way from gradients of outputs to inputs.
 
@@ -211,7 +255,9 @@ def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, C
     return outputs, others, lambda g: torch.autograd.grad(outputs, inputs, g, materialize_grads=True)
 
 
-def cond(holds: Tensor, if_true: Callable, if_false: Callable, *inputs: Tensor) -> tuple[Tensor, ...]:
+def cond(
+    holds: Tensor, if_true: Callable, if_false: Callable, *inputs: Tensor, given: tuple[Tensor, ...] = ()
+) -> tuple[Tensor, ...]:
     """``keras.ops.cond`` of functions that may hold loops, with a gradient that XLA on TensorFlow can compile.
 
     There a branch hands to the gradient all that this may need, and if it is not taken zeros in its place; XLA has
@@ -219,9 +265,11 @@ def cond(holds: Tensor, if_true: Callable, if_false: Callable, *inputs: Tensor) 
 
     Args:
         holds: A boolean scalar.
-        if_true: (*inputs) → a tuple of tensors.
+        if_true: (*inputs, *given) → a tuple of tensors.
         if_false: Likewise, of the same shapes.
-        *inputs: Tensors of floats; nothing else that the functions read has a gradient.
+        *inputs: Tensors of floats, which have a gradient.
+        given: Tensors that have none. The functions read no others: the gradient of a gradient is made in another
+            graph, where none is at hand that was not given.
 
     Example:
         >>> (x,) = cond(ops.ones((), "bool"), lambda x: (2 * x,), lambda x: (x,), ops.ones(()))
@@ -229,23 +277,32 @@ def cond(holds: Tensor, if_true: Callable, if_false: Callable, *inputs: Tensor) 
         2.0
     """
 
-    def either(*inputs: Tensor) -> tuple[Tensor, ...]:
-        return ops.cond(holds, lambda: if_true(*inputs), lambda: if_false(*inputs))
+    def either(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return ops.cond(holds, lambda: if_true(*tensors), lambda: if_false(*tensors))
 
     if keras.backend.backend() != "tensorflow" or backend().executing_eagerly():
-        return either(*inputs)
+        return either(*inputs, *given)
+    holds, count = backend().identity(holds), len(inputs)
 
-    @backend().custom_gradient
-    def chosen(*inputs: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
-        def gradient(*upstream: Tensor) -> tuple[Tensor, ...]:
-            return cond(holds, _slopes(if_true, len(inputs)), _slopes(if_false, len(inputs)), *inputs, *upstream)
+    @custom_gradient
+    def chosen(*tensors: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
+        inputs, given = tensors[:count], tensors[count:]
+
+        def gradient(*upstream: Tensor) -> tuple[Tensor | None, ...]:
+            slopes = (_slopes(function, count, len(upstream)) for function in (if_true, if_false))
+            return *cond(holds, *slopes, *inputs, *upstream, given=given), *(None for _ in given)
 
         # Nested tapes would else prepare derivatives of the branches as they stand.
-        return either(*map(backend().stop_gradient, inputs)), gradient
+        return either(*map(backend().stop_gradient, tensors)), gradient
 
-    return chosen(*inputs)
+    return chosen(*inputs, *given)
 
 
-def _slopes(function: Callable, count: int) -> Callable:
-    """(inputs of a function, as many as are counted, and gradients of its outputs) → gradients of the inputs."""
-    return lambda *given: tuple(vjp(lambda *x: (function(*x), None), *given[:count])[2](given[count:]))
+def _slopes(function: Callable, inputs: int, outputs: int) -> Callable:
+    """(inputs of a function, gradients of its outputs, what it is given) → gradients of the inputs."""
+
+    def slopes(*tensors: Tensor) -> tuple[Tensor, ...]:
+        upstream, given = tensors[inputs : inputs + outputs], tensors[inputs + outputs :]
+        return tuple(vjp(lambda *x: (function(*x, *given), None), *tensors[:inputs])[2](upstream))
+
+    return slopes

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import search  # noqa: F401  (before any test file it chooses what hypothesis does)
+from jupyter_client.connect import LocalPortCache
 from shared import longest_first, require, restored, seed_everything, shuffled
 
 from lib.press import notebooks, portability
@@ -53,6 +54,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     """Workers take the files in this order, which xdist else changes to one of its own."""
     config.option.loadscopereorder = False
+    for variable in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_PREFIX"):
+        os.environ.pop(variable, None)  # which git sets in a hook: what tests do would be done to that repository
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    _take_ports(int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers, workers)
+
+
+def _take_ports(share: int, shares: int) -> None:
+    """Leave to the kernels of other workers their share of the ports.
+
+    A port that was found free is taken by the kernel only half a second later. Jupyter keeps it from the other
+    kernels of the same process, and of no other.
+    """
+    find = LocalPortCache.find_available_port
+
+    def found(cache: LocalPortCache, ip: str) -> int:
+        while (port := find(cache, ip)) // 2 % shares != share:  # Linux gives odd ones
+            pass
+        return port
+
+    LocalPortCache.find_available_port = found
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from numerics import BACKEND, array, compiled
+from numerics import BACKEND, array, compiled, normal
 
 from lib.extraction import (
     Cascade,
@@ -181,6 +181,7 @@ MASKED = {
 }
 HEAD = SpanPointer()
 HEAD.build(LOGITS.shape)
+HEAD.set_weights([normal(*weight.shape, seed=5) for weight in HEAD.weights])  # else others at every import
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -195,7 +196,7 @@ def test_what_is_no_mask_is_refused(name, message):
 def test_a_text_with_another_number_in_its_mask_is_nan_where_nothing_can_raise(name, mode):
     mask = changed(MASK.astype("float32"), (1, 3), -1e4)
     expected = changed(array(MASKED[name](MASK)), 1, np.nan)
-    np.testing.assert_allclose(array(compiled(MASKED[name], mode)(mask)), expected, rtol=1e-5)
+    np.testing.assert_allclose(array(compiled(MASKED[name], mode)(mask)), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MASKED)

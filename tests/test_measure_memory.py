@@ -69,7 +69,7 @@ def test_a_process_that_fails_says_why():
 def test_an_xla_that_does_not_know_the_flag_runs_without_it(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     peak = peak_memory_in_fresh_process(flag_refused, backend="tensorflow")
-    assert peak.bytes == pytest.approx(SQUARE, rel=0.1)
+    assert peak.bytes == pytest.approx(SQUARE, rel=0.5)  # the kernel counts pages in batches, one a processor
 
 
 def test_the_process_gets_the_backend_and_a_malloc_that_gives_back():
@@ -252,7 +252,8 @@ def test_an_accelerator_without_a_method_is_unmeasurable_in_a_fresh_process_too(
     assert "torch on a gpu" in result["unmeasurable"]
 
 
-def test_what_is_given_back_late_is_waited_for():
-    sizes = [9, 9, 7, 7, 4] + 1000 * [4]
+def test_what_is_given_back_late_is_waited_for(monkeypatch):
+    sizes, naps = [9, 9, 7, 7, 4] + 1000 * [4], []
+    monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: sum(naps), sleep=naps.append))
     assert memory._settled(lambda: sizes.pop(0), still=0.1) == 4
     assert len(sizes) > 900  # it did not wait for ever

@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from .._arguments import non_negative_integer, positive_integer
-from .._backend import float32_or_wider, follows_forward, is_known, largest_along
+from .._backend import custom_gradient, float32_or_wider, follows_forward, is_known, largest_along
 from .._tensors import as_tensor
 
 __all__ = [
@@ -136,7 +136,7 @@ def elu_plus_one(x: Tensor) -> Tensor:
         [0.368, 1.0, 3.0]
     """
 
-    @ops.custom_gradient
+    @custom_gradient
     def apply(x: Tensor) -> tuple[Tensor, Callable]:
         slope = _slope(x)
 

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from .._backend import follows_forward
+from .._backend import custom_gradient, follows_forward
 
 __all__ = ["TILE", "loop", "own_gradient", "padded", "shape_only", "tile", "tiles"]
 
@@ -222,11 +222,11 @@ def _tensorflow_gradient(function: Callable, gradient: Callable, plain: Callable
     def unseen(x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(map(tf.stop_gradient, x))
 
-    @tf.custom_gradient
+    @custom_gradient
     def once(*x: Tensor) -> tuple[Tensor, Callable]:
         out, kept = function(*unseen(x))
 
-        @tf.custom_gradient
+        @custom_gradient
         def first(upstream: Tensor, *x: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
             def second(*directions: Tensor) -> list[Tensor]:
                 # New tensors: of one that is given twice, a tape knows only the total.
@@ -288,7 +288,7 @@ def _jax_gradient(function: Callable, gradient: Callable, plain: Callable) -> Ca
 def _torch_gradient(function: Callable, gradient: Callable, plain: Callable) -> Callable:
     torch = import_module("torch")
 
-    @ops.custom_gradient
+    @custom_gradient
     def once(*x: Tensor) -> tuple[Tensor, Callable]:
         out, kept = function(*x)
         kept = tuple(y.detach() for y in kept)  # not what is returned, which would hold itself

@@ -153,14 +153,16 @@ def posterior_and_log_p(e: Tensor, M: Tensor, walk: Tensor) -> tuple[Posterior, 
 
     log_p = ops.sum(ops.minimum(moves + log(way) - log(ways), 0), axis=0)
 
-    def by_logarithms(e: Tensor, M: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+    def by_logarithms(e: Tensor, M: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         posterior = _by_logarithms(e, M)
+        *_, tag_before, tag = others
         scores = _moves_from(tag_before, M) + posterior.right
         top = finite_or_zero(ops.max(scores, axis=-1, keepdims=True))
         log_total = ops.log(one_if_zero(ops.sum(ops.exp(scores - top), axis=-1)))
         return *posterior, ops.sum(chosen(scores - top, tag) - log_total, axis=0)
 
-    *posterior, log_p = cond(exact, lambda *given: given[2:], by_logarithms, e, M, *posterior, log_p)
+    by_products = lambda *tensors: tensors[2:-2]  # noqa: E731
+    *posterior, log_p = cond(exact, by_products, by_logarithms, e, M, *posterior, log_p, given=(tag_before, tag))
     return Posterior(*posterior), exact, ops.where(possible, log_p, -math.inf)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
-from .._backend import follows_forward, jit
+from .._backend import custom_gradient, follows_forward, jit
 from .._tensors import as_tensor, or_nan
 from ._gradients import of_scores, taken_again
 from ._messages import with_boundary
@@ -142,7 +142,7 @@ def log_likelihood_of(chain: Potentials) -> Tensor:
         e, M, _ = with_boundary(*scores[:2], mask > 0, *scores[2:])
         return walk, e, M, *posterior_and_log_p(e, M, walk)
 
-    @ops.custom_gradient
+    @custom_gradient
     def log_p(*given: Tensor) -> tuple[Tensor, Callable]:
         *solution, of_walk = solved(*given)
         value = _of_known(*solution, of_walk)

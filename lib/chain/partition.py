@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np  # noqa: F401 (for the examples)
 from keras import ops
 
-from .._backend import follows_forward, jit, scan
+from .._backend import custom_gradient, follows_forward, jit, scan
 from .._tensors import or_nan
 from ._gradients import gradients_of_scores, of_tags, taken_again
 from ._messages import with_boundary
@@ -71,7 +71,7 @@ def log_partition_of(chain: Potentials) -> Tensor:
         e, M, taken = with_boundary(*scores[:2], mask > 0, *scores[2:])
         return *posterior_of(e, M), M, taken
 
-    @ops.custom_gradient
+    @custom_gradient
     def log_z(*given: Tensor) -> tuple[Tensor, Callable]:
         posterior, exact, M, taken = solved(*given)
 

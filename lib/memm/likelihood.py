@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import cond, follows_forward, is_known, jit, pad_integers, vjp
+from .._backend import cond, custom_gradient, follows_forward, is_known, jit, pad_integers, vjp
 from .._tensors import as_tensor, or_nan
 from ..chain import UNKNOWN, Potentials
 from ..chain.likelihood import only_known
@@ -96,23 +96,25 @@ def _of_known_compiled(arguments: Potentials, direction: str) -> Tensor:
     batches that would cost more than the likelihood. So the gradient is a branch of its own, which computes anew.
     """
 
-    @ops.custom_gradient
+    @custom_gradient
     def known(*given: Tensor) -> tuple[Tensor, Callable]:
-        f, g, mask, start, end, tags, valid = given
-        tags = ops.cast(tags, "int32")
-        unknown = ops.any(ops.equal(tags, UNKNOWN))
+        f, g, others = *given[:2], given[2:]
+        unknown = ops.any(ops.equal(given[5], UNKNOWN))
 
-        def of_scores(f: Tensor, g: Tensor) -> tuple[Tensor]:
+        def of_scores(f: Tensor, g: Tensor, *others: Tensor) -> tuple[Tensor]:
+            mask, start, end, tags, valid = others
+            tags = ops.cast(tags, "int32")
             return (_of_known(Potentials(f, g, mask > 0, start, end, tags, valid > 0), direction),)
 
-        def slopes(f: Tensor, g: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
-            return tuple(vjp(lambda *scores: (of_scores(*scores), None), f, g)[2]((upstream,)))
+        def slopes(f: Tensor, g: Tensor, upstream: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+            return tuple(vjp(lambda *scores: (of_scores(*scores, *others), None), f, g)[2]((upstream,)))
 
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
-            none = lambda f, g, _: (ops.zeros_like(f), ops.zeros_like(g))  # noqa: E731
-            return *cond(unknown, slopes, none, f, g, upstream), *map(ops.zeros_like, given[2:])
+            none = lambda f, g, *_: (ops.zeros_like(f), ops.zeros_like(g))  # noqa: E731
+            return *cond(unknown, slopes, none, f, g, upstream, given=others), *map(ops.zeros_like, others)
 
-        return cond(unknown, of_scores, lambda f, _: (ops.zeros_like(f[:, 0, 0]),), f, g)[0], gradient
+        none = lambda f, *_: (ops.zeros_like(f[:, 0, 0]),)  # noqa: E731
+        return cond(unknown, of_scores, none, f, g, given=others)[0], gradient
 
     if follows_forward(arguments[:2]):
         return _of_known(arguments, direction)

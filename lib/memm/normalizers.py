@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from .._backend import cond, follows_forward, fori_loop, jit
+from .._backend import cond, custom_gradient, follows_forward, fori_loop, jit
 from .._tensors import or_nan
 from ..chain import Potentials
 from ..chain._gradients import taken_again
@@ -97,7 +97,7 @@ def _log_matmul(x: Tensor, g: Tensor) -> Tensor:
     taken in the same two ways, because that of the second would keep all pairs.
     """
 
-    @ops.custom_gradient
+    @custom_gradient
     def log_matmul(x: Tensor, g: Tensor) -> tuple[Tensor, Callable]:
         value, kept = _log_sums(x, g)
 
@@ -119,13 +119,15 @@ def _log_sums(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     products = ops.where(possible, products, 1.0)
     kept = ops.all(products > 1e-20)
 
-    def by_products(products: Tensor, *_: Tensor) -> tuple[Tensor]:
+    def by_products(products: Tensor, *others: Tensor) -> tuple[Tensor]:
+        *_, possible, x_best, g_best = others
         return (ops.where(possible, ops.log(products) + x_best + g_best[:, 0], 0.0),)
 
-    def by_logarithms(_: Tensor, x: Tensor, g: Tensor) -> tuple[Tensor]:
+    def by_logarithms(_: Tensor, x: Tensor, g: Tensor, *__: Tensor) -> tuple[Tensor]:
         return (ops.moveaxis(ops.map(lambda row: logsumexp(x + row), g), 0, -1),)
 
-    return cond(kept, by_products, by_logarithms, products, x, g)[0], kept
+    given = possible, x_best, g_best
+    return cond(kept, by_products, by_logarithms, products, x, g, given=given)[0], kept
 
 
 def _log_sums_gradient(x: Tensor, g: Tensor, value: Tensor, kept: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import keras
 
-from .._backend import follows_forward
+from .._backend import custom_gradient, follows_forward
 from .._tensors import require_dense
 
 __all__ = ["replay"]
@@ -99,7 +99,7 @@ def _replay_tensorflow(function: Callable, weights: list[Tensor], tensors: list[
     # An eager tape would keep all it sees. In a graph nothing is kept but what a gradient asks for.
     unseen = tf.init_scope if tf.executing_eagerly() else nullcontext
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(*arguments: Tensor) -> tuple[list[Tensor], Callable]:
         with unseen():
             outputs = function(arguments[:split], arguments[split:])
