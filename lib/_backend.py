@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -180,6 +181,25 @@ def follows_forward(tensors: Sequence[Tensor]) -> bool:
     return False  # JAX refuses it by name
 
 
+def is_vectorized() -> bool:
+    """Whether this is traced for ``tf.vectorized_map``, which nothing but the name of its scope tells.
+
+    It copies each operation, but not which gradient it was given. A tape around it goes through the operations.
+
+    Example:
+        >>> is_vectorized()
+        False
+    """
+    if keras.backend.backend() != "tensorflow" or backend().executing_eagerly():
+        return False
+    graph = backend().compat.v1.get_default_graph()
+    while graph is not None:  # a branch, or the body of a loop, is a graph in a graph
+        if re.search(r"(^|/)loop_body(_\d+)?(/|$)", graph.get_name_scope()):
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
 def custom_gradient(function: Callable) -> Callable:
     """``keras.ops.custom_gradient``, of which nothing is left when a graph of TensorFlow is gone.
 
@@ -293,7 +313,8 @@ def cond(
             return *cond(holds, *slopes, *inputs, *upstream, given=given), *(None for _ in given)
 
         # Nested tapes would else prepare derivatives of the branches as they stand.
-        return either(*map(backend().stop_gradient, tensors)), gradient
+        unseen = tensors if is_vectorized() else map(backend().stop_gradient, tensors)
+        return either(*unseen), gradient
 
     return chosen(*inputs, *given)
 

@@ -43,7 +43,6 @@ FUNCTIONS = {
     "entropy": (chain.entropy, [TEXTS, MOVES]),
     "MEMM": (lambda f, g: memm.log_likelihood(TAGS, f, g), [TEXTS, MOVES]),
     "MEMM of some tags": (lambda f, g: memm.log_likelihood(PARTLY, f, g), [TEXTS, MOVES]),
-    "MEMM in both directions": (lambda f, g: memm.log_likelihood(PARTLY, f, g, direction="both"), [TEXTS, MOVES]),
     "elu + 1": (elu_plus_one, [TEXTS]),
     "linear attention": (linear_attention, QUERIES),
     "causal linear attention": (lambda *x: linear_attention(*x, causal=True), QUERIES),
@@ -95,3 +94,32 @@ def test_a_traced_function_is_differentiated_twice_from_outside(name):
     traced = tf.function(function, autograph=False)
     for found, expected in zip(curvature(traced, tensors), curvature(function, tensors), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+def in_turn(function, rows):
+    return tf.stack([function(row) for row in tf.unstack(rows)])
+
+
+@each
+def test_a_gradient_goes_through_a_vectorized_map(name):
+    """``tf.vectorized_map`` copies operations without the gradients that they were given."""
+    function, (first, *others) = FUNCTIONS[name]
+    rows = tf.constant([first, 2 * first])
+
+    def through(batch):
+        return slopes(lambda rows: batch(lambda row: function(row, *others), rows), [rows])[0]
+
+    found, expected = through(tf.vectorized_map), through(in_turn)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", ["log_partition", "log_likelihood of some tags", "MEMM of some tags", "retention"])
+def test_a_gradient_is_taken_inside_of_a_vectorized_map(name):
+    function, (first, *others) = FUNCTIONS[name]
+    rows = tf.constant([first, 2 * first])
+
+    def slope(row):
+        return slopes(lambda row: function(row, *others), [row])[0]
+
+    found, expected = tf.vectorized_map(slope, rows), in_turn(slope, rows)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from .._backend import custom_gradient, follows_forward
+from .._backend import custom_gradient, follows_forward, is_vectorized
 
 __all__ = ["TILE", "loop", "own_gradient", "padded", "shape_only", "tile", "tiles"]
 
@@ -225,6 +225,8 @@ def _tensorflow_gradient(function: Callable, gradient: Callable, plain: Callable
     @custom_gradient
     def once(*x: Tensor) -> tuple[Tensor, Callable]:
         out, kept = function(*unseen(x))
+        if is_vectorized():
+            out = plain(*x)
 
         @custom_gradient
         def first(upstream: Tensor, *x: Tensor) -> tuple[tuple[Tensor, ...], Callable]:
