@@ -240,7 +240,7 @@ def _kept_by_its_graph(outputs: Any) -> None:
         graph._own_gradients = []
     graph._own_gradients.append(gradient)
     gradients[name]["type"] = lambda *args: found()(*args)
-    weakref.finalize(graph, gradients.pop, name, None)
+    weakref.finalize(graph, gradients.pop, name, None).atexit = False
 
 
 def vjp(function: Callable, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any, Callable]:
