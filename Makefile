@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Whole notebooks go to the two workers, never single cells.
 PYTEST ?= $(BIN)/pytest --nbval -n 2 --dist loadscope
+# A process each: TensorFlow never lets go of what XLA compiled, and one that ran all tests held 8 GB.
+HALVES = backends 'not backends'
 # A CPU build of torch; where your index has none, name another: TORCH=torch==2.13.0, or pass TORCH_OPTIONS to pip.
 TORCH ?= torch==2.13.0+cpu
 TORCH_OPTIONS ?=
@@ -39,7 +41,7 @@ test: .venv/ready ## lint, build the site, run unit tests, page tests and every 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/python -m lib.press.site
-	$(PYTEST)
+	failed=0; for half in $(HALVES); do $(PYTEST) -m "$$half" || failed=1; done; exit $$failed
 
 test-backends: .venv/backends ## run the tests of lib's layers on JAX, on torch and on the oldest Keras
 	HYPOTHESIS_PROFILE=few KERAS_BACKEND=jax $(BACKENDS)
